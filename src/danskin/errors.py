@@ -1,0 +1,40 @@
+"""The errors danskin raises on purpose. Each message says what was expected, what came, and what to do."""
+
+from __future__ import annotations
+
+
+class DanskinError(Exception):
+    """Base of all errors that danskin raises on purpose."""
+
+
+class InputError(DanskinError, ValueError):
+    """An argument, image, label, radius or setting is not what the called function needs."""
+
+
+class ConfigError(InputError):
+    """A recipe or an override on the command line cannot be read."""
+
+
+class ModelError(DanskinError, RuntimeError):
+    """The model returned something that cannot be used: wrong shape, NaN, no gradient."""
+
+
+class DivergenceError(DanskinError, RuntimeError):
+    """Training left the finite numbers."""
+
+
+class CheckpointError(DanskinError, RuntimeError):
+    """A checkpoint is truncated, of another architecture, or of another run."""
+
+
+class MissingError(DanskinError):
+    """Something that is not installed or not on disk is needed.
+
+    Args:
+        message: what is missing.
+        command: the exact command (or action) that brings it.
+    """
+
+    def __init__(self, message: str, command: str = "") -> None:
+        super().__init__(f"{message}; {command}" if command else message)
+        self.command = command
