@@ -1,0 +1,186 @@
+"""Payoffs per example: what an adversary raises and a trainer lowers.
+
+Every loss takes logits and labels and returns one value per example; means are taken once, elsewhere.
+Two kinds of labels exist and are never mixed silently: classes 0..C-1 with logits (batch, C), and -1/+1
+with one output per example, (batch,) or (batch, 1). LECTURE row A2; the margin losses are rows C6 and C7.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from danskin.errors import InputError
+
+LossName = Literal["cross_entropy", "margin", "targeted_margin", "dlr", "targeted_dlr", "zero_one", "logistic",
+                   "squared", "hinge"]  # fmt: skip
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """-log softmax(z)_y, (batch,)."""
+    return F.cross_entropy(logits, labels, reduction="none")
+
+
+def _others(logits: Tensor, labels: Tensor) -> Tensor:
+    """The largest logit of a class that is not the label."""
+    return logits.scatter(1, labels[:, None], -torch.inf).amax(1)
+
+
+def _at(logits: Tensor, labels: Tensor) -> Tensor:
+    return logits.gather(1, labels[:, None]).squeeze(1)
+
+
+def margin(logits: Tensor, labels: Tensor) -> Tensor:
+    """max_{j != y} z_j - z_y: above 0 exactly where the example is misclassified (Carlini-Wagner)."""
+    return _others(logits, labels) - _at(logits, labels)
+
+
+def targeted_margin(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+    """z_t - z_y."""
+    return _at(logits, targets) - _at(logits, labels)
+
+
+def dlr(logits: Tensor, labels: Tensor) -> Tensor:
+    """The difference of logits ratio: margin / (z_(1) - z_(3)), with z_(1) >= z_(2) >= ...
+
+    Undefined for two classes, where it is the plain margin. Reference: Croce and Hein, ICML 2020, eq. (6).
+    """
+    if logits.shape[1] < 3:
+        return margin(logits, labels)
+    top = logits.topk(3, dim=1).values
+    return margin(logits, labels) / (top[:, 0] - top[:, 2] + 1e-12)
+
+
+def targeted_dlr(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+    """(z_t - z_y) / (z_(1) - (z_(3) + z_(4)) / 2).
+
+    With three classes the divisor is z_(1) - z_(3), with two it is 1. Reference: Croce and Hein, eq. (7).
+    """
+    ahead = targeted_margin(logits, labels, targets)
+    if logits.shape[1] < 3:
+        return ahead
+    top = logits.topk(min(4, logits.shape[1]), dim=1).values
+    return ahead / (top[:, 0] - top[:, 2:].mean(1) + 1e-12)
+
+
+def predict(logits: Tensor) -> Tensor:
+    """The predicted label: the first class with the largest logit, or -1/+1 for one output (+1 at 0)."""
+    if logits.ndim == 2 and logits.shape[1] > 1:
+        return logits.argmax(1)
+    return torch.where(logits.reshape(-1) >= 0, 1, -1)
+
+
+def zero_one(logits: Tensor, labels: Tensor) -> Tensor:
+    """1 where the prediction is wrong, else 0."""
+    return (predict(logits) != labels).to(logits)
+
+
+def _signed(logits: Tensor, labels: Tensor) -> Tensor:
+    return logits.reshape(-1) * labels.to(logits)
+
+
+def logistic(logits: Tensor, labels: Tensor) -> Tensor:
+    """log(1 + exp(-b h)) for labels b = -1/+1."""
+    return F.softplus(-_signed(logits, labels))
+
+
+def squared(logits: Tensor, labels: Tensor) -> Tensor:
+    """(b - h)^2 for labels b = -1/+1."""
+    return (labels.to(logits) - logits.reshape(-1)) ** 2
+
+
+def hinge(logits: Tensor, labels: Tensor) -> Tensor:
+    """max(0, 1 - b h) for labels b = -1/+1."""
+    return (1 - _signed(logits, labels)).clamp_min(0)
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss by name, with what it needs.
+
+    Args:
+        name: its name in configurations.
+        function: (logits, labels[, targets]) -> (batch,).
+        binary: labels are -1/+1 and there is one output.
+        targeted: it takes targets, and is raised towards them.
+        summary: one line for `danskin list`.
+    """
+
+    name: str
+    function: Callable[..., Tensor]
+    binary: bool = False
+    targeted: bool = False
+
+    @property
+    def summary(self) -> str:
+        """The first line of the function's docstring."""
+        return (self.function.__doc__ or "").strip().splitlines()[0]
+
+
+LOSSES: dict[str, Loss] = {
+    loss.name: loss
+    for loss in (
+        Loss("cross_entropy", cross_entropy),
+        Loss("margin", margin),
+        Loss("targeted_margin", targeted_margin, targeted=True),
+        Loss("dlr", dlr),
+        Loss("targeted_dlr", targeted_dlr, targeted=True),
+        Loss("zero_one", zero_one),
+        Loss("logistic", logistic, binary=True),
+        Loss("squared", squared, binary=True),
+        Loss("hinge", hinge, binary=True),
+    )
+}
+
+
+def get_loss(name: str) -> Loss:
+    """The loss called `name`."""
+    if name not in LOSSES:
+        raise InputError(f"loss: expected one of {', '.join(LOSSES)}, got {name!r}; pick one of these")
+    return LOSSES[name]
+
+
+def check_labels(labels: Tensor, outputs: Tensor, loss: Loss, what: str = "labels") -> None:
+    """Refuse labels that do not fit the outputs and the loss.
+
+    Raises:
+        InputError: wrong shape of outputs for the loss, labels outside 0..C-1 or other than -1/+1.
+    """
+    single = outputs.ndim == 1 or (outputs.ndim == 2 and outputs.shape[1] == 1)
+    if outputs.ndim not in (1, 2):
+        raise InputError(
+            f"logits: expected shape (batch, classes), got {tuple(outputs.shape)}; pool or flatten them"
+        )
+    if loss.binary and not single:
+        raise InputError(
+            f"{loss.name}: expected one output per example for labels -1/+1, got {outputs.shape[1]} outputs; "
+            "use loss='cross_entropy' or 'margin' with labels 0..C-1"
+        )
+    if not loss.binary and single and loss.name != "zero_one":
+        raise InputError(
+            f"{loss.name}: expected logits of shape (batch, classes) with at least 2 classes, got "
+            f"{tuple(outputs.shape)}; for one output and labels -1/+1 use loss='logistic', 'hinge' or 'squared'"
+        )
+    if labels.numel() == 0:
+        return
+    low, high = int(labels.min()), int(labels.max())
+    if single:
+        if not bool(((labels == 1) | (labels == -1)).all()):
+            raise InputError(
+                f"{what}: expected -1 and +1 for a model with one output, got values from {low} to {high}; "
+                "map 0/1 labels with 2 * y - 1"
+            )
+    elif low < 0 or high >= outputs.shape[1]:
+        hint = (
+            "map -1/+1 labels with (y + 1) // 2"
+            if low == -1 and high <= 1
+            else "check the data and the model"
+        )
+        raise InputError(
+            f"{what}: expected classes 0 to {outputs.shape[1] - 1}, got values from {low} to {high}; {hint}"
+        )

@@ -1,0 +1,43 @@
+"""The spine: min over x, max over y in Y of Phi(x, y). Imports torch only."""
+
+from danskin.minmax.descent import (
+    Subdifferential,
+    danskin,
+    directional_derivative,
+    min_norm_weights,
+    subdifferential,
+)
+from danskin.minmax.maximize import Ascent, BestOf, MajorizeMinimize, Maximizer, Restarts, Vertex
+from danskin.minmax.number import Number, number
+from danskin.minmax.problem import Problem
+from danskin.minmax.random import Streams
+from danskin.minmax.result import Cost, Maximum, Status
+from danskin.minmax.sets import L1, L2, Box, Intersection, Linf, Set, Simplex
+
+__all__ = [
+    "L1",
+    "L2",
+    "Ascent",
+    "BestOf",
+    "Box",
+    "Cost",
+    "Intersection",
+    "Linf",
+    "MajorizeMinimize",
+    "Maximizer",
+    "Maximum",
+    "Number",
+    "Problem",
+    "Restarts",
+    "Set",
+    "Simplex",
+    "Status",
+    "Streams",
+    "Subdifferential",
+    "Vertex",
+    "danskin",
+    "directional_derivative",
+    "min_norm_weights",
+    "number",
+    "subdifferential",
+]

@@ -1,0 +1,419 @@
+"""Maximise f over a set Y, for each row of a batch, knowing nothing about models.
+
+f takes (batch, ...) and returns one value per row, or a pair (values, settled) where `settled` marks the
+rows whose question is answered at this point (an attack: the example is misclassified). A settled point
+beats one that is not, whatever their values. If f has a method ``rows(index)``, rows can be dropped from
+the batch while the others go on.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from danskin.errors import InputError, ModelError
+from danskin.minmax.random import Streams
+from danskin.minmax.result import Cost, Maximum, Status
+from danskin.minmax.sets import Set, rowwise, vector_norm
+
+Payoff = Callable[[Tensor], Any]
+Keep = Literal["best", "last"]
+Schedule = Literal["constant", "inverse_sqrt", "inverse", "linear", "cosine"]
+Direction = Literal["steepest", "gradient", "sparse"]
+
+_SCHEDULES: dict[str, Callable[[int, int], float]] = {
+    "constant": lambda k, steps: 1.0,
+    "inverse_sqrt": lambda k, steps: (k + 1) ** -0.5,
+    "inverse": lambda k, steps: 1 / (k + 1),
+    "linear": lambda k, steps: 1 - k / steps,
+    "cosine": lambda k, steps: 0.5 * (1 + math.cos(math.pi * k / steps)),
+}
+
+
+class Maximizer(Protocol):
+    """Anything that maximises: values in the constructor, the problem in the call."""
+
+    def __call__(self, f: Payoff, y0: Tensor, Y: Set, generator: Streams | None = None) -> Maximum:
+        """Maximise f over Y from y0."""
+        ...
+
+
+def _mask(rows: Tensor, like: Tensor) -> Tensor:
+    """A (batch,) bool mask shaped to broadcast against `like`."""
+    return rows.view(-1, *[1] * (like.ndim - 1))
+
+
+class _Search:
+    """The book-keeping of one run: evaluates f, counts, keeps the best point, drops settled rows.
+
+    `drop=True` freezes a row at the first point that settles it and takes it out of the batch once a
+    tenth of the batch has left; which rows share a batch never changes what is kept for a row.
+    """
+
+    def __init__(self, f: Payoff, y0: Tensor, Y: Set, drop: bool) -> None:
+        self.f, self.Y, self.drop = f, Y, drop
+        self.start = time.perf_counter()
+        self.cost = Cost()
+        self.index = torch.arange(len(y0), device=y0.device)
+        self.y = y0.detach().clone()
+        self.value = torch.full((len(y0),), -math.inf, dtype=y0.dtype, device=y0.device)
+        self.settled: Tensor | None = None
+        self.alive: Tensor | None = None
+        self.flat: Tensor | None = None
+
+    def evaluate(self, y: Tensor, *, gradient: bool) -> tuple[Tensor, Tensor]:
+        """(value, gradient) at y, recorded; the gradient is empty unless asked for."""
+        y = y.detach().requires_grad_(gradient)
+        with torch.set_grad_enabled(gradient):
+            out = self.f(y)
+            value, settled = out if isinstance(out, tuple) else (out, None)
+            if value.shape != (len(y),):
+                raise ModelError(
+                    f"payoff: expected one value per row, shape ({len(y)},), got {tuple(value.shape)}; "
+                    "use reduction='none'"
+                )
+            slope = self._slope(value, y) if gradient else y.new_empty(0)
+        self.cost += Cost(len(y), len(y) * gradient, 1)
+        value = value.detach().to(self.value.dtype)
+        self._record(y.detach(), value, settled)
+        return value, slope
+
+    def _slope(self, value: Tensor, y: Tensor) -> Tensor:
+        if not value.requires_grad:
+            raise ModelError(
+                "payoff: expected values that depend differentiably on the input, got values without a "
+                "gradient; remove no_grad, detach, argmax or numpy from the model, or use an attack that "
+                "needs no gradient"
+            )
+        (slope,) = torch.autograd.grad(value.sum(), y, allow_unused=True)
+        if slope is None:
+            raise ModelError(
+                "payoff: expected values that depend on the input, got values that do not use it"
+            )
+        if self.flat is None:
+            self.flat = vector_norm(slope, math.inf) == 0
+        return slope
+
+    def _record(self, y: Tensor, value: Tensor, settled: Tensor | None) -> None:
+        if self.settled is None and settled is not None:
+            self.settled = torch.zeros(len(self.y), dtype=torch.bool, device=y.device)
+        whole = len(self.index) == len(self.y)
+        pick = (lambda t: t) if whole else (lambda t: t[self.index])
+        better = ~(value <= pick(self.value))  # NaN is recorded, and found by whoever looks at the value
+        if settled is not None and self.settled is not None:
+            known = pick(self.settled)
+            better = (settled & ~known) | (better & (settled == known))
+            if self.drop:
+                better &= ~known
+                self.alive = ~(settled | known)
+            self._store("settled", known | settled, whole)
+        self._store("value", torch.where(better, value, pick(self.value)), whole)
+        self._store("y", torch.where(_mask(better, y), y, pick(self.y)), whole)
+
+    def _store(self, name: str, new: Tensor, whole: bool) -> None:
+        if whole:
+            setattr(self, name, new)
+        else:
+            getattr(self, name)[self.index] = new
+
+    def compact(self, *state: Tensor) -> tuple[Tensor, ...] | None:
+        """`state` without the rows that are settled, or None when none is left."""
+        if not self.drop or self.alive is None:
+            return state
+        left = int(self.alive.sum())
+        if left == 0:
+            return None
+        if left <= 0.9 * len(self.alive) and hasattr(self.f, "rows"):
+            keep = self.alive.nonzero().squeeze(1)
+            self.index, self.f, self.Y = self.index[keep], self.f.rows(keep), self.Y.rows(keep)
+            state = tuple(s[keep] if s.ndim and len(s) == len(self.alive) else s for s in state)
+            self.alive = self.alive[keep]
+        return state
+
+    def result(self, status: Status, last: Tensor | None = None) -> Maximum:
+        """The best point, or `last` without its value."""
+        if status is Status.DONE and self.flat is not None and bool(self.flat.any()):
+            status = Status.ZERO_GRADIENT
+        cost = replace(self.cost, seconds=time.perf_counter() - self.start)
+        if last is not None:
+            return Maximum(last.detach(), None, None, cost, status)
+        return Maximum(self.y, self.value, self.settled, cost, status)
+
+
+@dataclass(frozen=True)
+class Vertex:
+    """One linear maximiser: y* = argmax over q in Y of <grad f(y0), q>.
+
+    FGSM, SAM's ascent and "the worst class" are this call on three sets. Exact when f is linear.
+
+    Args:
+        keep: "best" also evaluates the vertex and returns the better of it and y0; "last" returns the
+            vertex without evaluating it.
+    """
+
+    keep: Keep = "last"
+
+    def __call__(self, f: Payoff, y0: Tensor, Y: Set, generator: Streams | None = None) -> Maximum:
+        """Maximise f over Y from y0."""
+        search = _Search(f, y0, Y, drop=False)
+        _, g = search.evaluate(y0, gradient=True)
+        y = Y.lmo(g)
+        if self.keep == "last":
+            return search.result(Status.DONE, y)
+        search.evaluate(y, gradient=False)
+        return search.result(Status.DONE)
+
+
+@dataclass(frozen=True)
+class Ascent:
+    r"""Projected ascent: y_{k+1} = project(y_k + a_k d_k), with a_k = step * schedule(k).
+
+    Args:
+        steps: gradients taken, >= 1.
+        step: length of a step, in the units of y: a number, or one per row.
+        direction: "steepest" (the set's own: sign, normalised, or one coordinate), "gradient" (the true
+            gradient: the lecture's proximal gradient ascent), "sparse" (signs of the largest
+            1 - quantile share of the coordinates that can still move, with l1 norm 1).
+        schedule: "constant", "inverse_sqrt", "inverse", "linear" or "cosine".
+        first: "step", or "vertex" to go to the linear maximiser of the first gradient (exact for linear
+            f from any start, and never worse than one linear maximiser when keep is "best").
+        random_start: begin at a random point of Y instead of y0 (needs a generator).
+        quantile: for "sparse", in [0, 1).
+        keep: "best" of all points visited, or the "last", which is then not evaluated.
+        stop: leave a row as soon as it is settled.
+
+    Lecture: rows B3 and B4.
+    """
+
+    steps: int
+    step: float | Tensor
+    direction: Direction = "steepest"
+    schedule: Schedule = "constant"
+    first: Literal["step", "vertex"] = "step"
+    random_start: bool = False
+    quantile: float = 0.99
+    keep: Keep = "best"
+    stop: bool = False
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise InputError(f"Ascent.steps: expected at least 1, got {self.steps}; use 1 for a single step")
+        if not bool((torch.as_tensor(self.step) >= 0).all()):
+            raise InputError(
+                f"Ascent.step: expected a number >= 0, got {self.step}; ascent moves along +gradient"
+            )
+        if self.schedule not in _SCHEDULES:
+            raise InputError(
+                f"Ascent.schedule: expected one of {list(_SCHEDULES)}, got {self.schedule!r}; pick one"
+            )
+        if not 0 <= self.quantile < 1:
+            raise InputError(f"Ascent.quantile: expected a number in [0, 1), got {self.quantile}; try 0.99")
+
+    def __call__(self, f: Payoff, y0: Tensor, Y: Set, generator: Streams | None = None) -> Maximum:
+        """Maximise f over Y from y0."""
+        if self.random_start:
+            if generator is None:
+                raise InputError("Ascent: expected a generator for the random start, got None; pass Streams")
+            y0 = Y.sample(y0, generator)
+        search = _Search(f, Y.project(y0), Y, self.stop)
+        y, length = search.y, torch.as_tensor(self.step).to(y0)
+        for k in range(self.steps):
+            _, g = search.evaluate(y, gradient=True)
+            left = search.compact(y, g, length)
+            if left is None:
+                return search.result(Status.SETTLED)
+            y, g, length = left
+            y = self._move(y, g, length, k, search.Y)
+        if self.keep == "last":
+            return search.result(Status.DONE, y)
+        search.evaluate(y, gradient=False)
+        return search.result(Status.DONE)
+
+    def _move(self, y: Tensor, g: Tensor, length: Tensor, k: int, Y: Set) -> Tensor:
+        if k == 0 and self.first == "vertex":
+            return Y.lmo(g)
+        if self.direction == "steepest":
+            d = Y.steepest(g)
+        elif self.direction == "gradient":
+            d = g
+        else:
+            d = _sparse_signs(g, y, Y, self.quantile)
+        factor = _SCHEDULES[self.schedule](k, self.steps)
+        return Y.project(torch.addcmul(y, d, rowwise(length * factor, y)))
+
+
+def _sparse_signs(g: Tensor, y: Tensor, Y: Set, quantile: float) -> Tensor:
+    """Signs of g on its largest coordinates that are not at a bound already, with l1 norm 1."""
+    size = g.abs()
+    if hasattr(Y, "bounds"):
+        low, high = Y.bounds(y)
+        size = torch.where(((g > 0) & (y >= high)) | ((g < 0) & (y <= low)), 0.0, size)
+    flat = size.reshape(len(size), -1)
+    k = max(1, math.ceil((1 - quantile) * flat.shape[1] - 1e-9))
+    top = flat.topk(k, dim=1)
+    chosen = torch.zeros_like(flat).scatter_(1, top.indices, (top.values > 0).to(flat)).view(g.shape)
+    return g.sign() * chosen / rowwise(vector_norm(chosen, 1).clamp_min(1), g)
+
+
+@dataclass(frozen=True)
+class MajorizeMinimize:
+    r"""Maximise, at each step, the lower bound that smoothness gives, with its constant found by line search.
+
+    With f smooth in a norm with constant L, for all d: f(y + d) >= f(y) + <g, d> - L/2 \|d\|^2. The right
+    side is maximised exactly over Y: in l_inf (Linf, Box, Linf with box) by
+    d = clip(y + t* sign g) - y with t* = argmax over t of sum_i |g_i| min(t, room_i) - L t^2 / 2, a sort;
+    for other sets in l2, by projecting y + g / L. Per row, L starts at 0 (the first trial is the linear
+    maximiser); a trial that breaks the bound is refused and L grows, one that keeps it is accepted
+    and L is halved. f never falls, whether or not it is concave or smooth; where it is both, the iterates
+    converge to the maximum.
+
+    Args:
+        steps: trials made, accepted or not, >= 1.
+        random_start: begin at a random point of Y (needs a generator).
+        stop: leave a row as soon as it is settled.
+
+    Lecture: row B6 (the slide prints the minimisation sign, -t*; this is the ascent). Reference: the
+    l_inf step is that of Kelner et al. (SODA 2014) for steepest descent in a non-Euclidean norm.
+    """
+
+    steps: int
+    random_start: bool = False
+    stop: bool = False
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise InputError(f"MajorizeMinimize.steps: expected at least 1, got {self.steps}; use 10, say")
+
+    def __call__(self, f: Payoff, y0: Tensor, Y: Set, generator: Streams | None = None) -> Maximum:
+        """Maximise f over Y from y0."""
+        if self.random_start:
+            if generator is None:
+                raise InputError(
+                    "MajorizeMinimize: expected a generator for the random start, got None; pass Streams"
+                )
+            y0 = Y.sample(y0, generator)
+        search = _Search(f, Y.project(y0), Y, self.stop)
+        y = search.y
+        value, g = search.evaluate(y, gradient=True)
+        smooth = torch.zeros_like(value)
+        for k in range(self.steps):
+            left = search.compact(y, value, g, smooth)
+            if left is None:
+                return search.result(Status.SETTLED)
+            y, value, g, smooth = left
+            trial = _majorizer_step(y, g, smooth, search.Y)
+            new_value, new_g = search.evaluate(trial, gradient=k < self.steps - 1)
+            if k == self.steps - 1:
+                break
+            y, value, g, smooth = _accept((y, value, g, smooth), (trial, new_value, new_g), search.Y)
+        return search.result(Status.DONE)
+
+
+def _is_cube(Y: Any) -> bool:
+    return hasattr(Y, "bounds") and type(getattr(Y, "ball", Y)).__name__ in ("Linf", "Box")
+
+
+def _majorizer_step(y: Tensor, g: Tensor, smooth: Tensor, Y: Set) -> Tensor:
+    free = _mask(smooth == 0, y)
+    if not _is_cube(Y):
+        moved = Y.project(y + g / rowwise(torch.where(smooth > 0, smooth, 1.0), y))
+        return torch.where(free, Y.lmo(g), moved)
+    low, high = (b.expand_as(y) for b in Y.bounds(y))  # type: ignore[attr-defined]
+    room = torch.where(g > 0, high - y, y - low).reshape(len(y), -1)
+    t = _best_length(g.reshape(len(y), -1).abs(), room, smooth)
+    return (y + rowwise(t, y) * g.sign()).clamp(low, high)
+
+
+def _best_length(a: Tensor, room: Tensor, smooth: Tensor) -> Tensor:
+    """Argmax over t >= 0 of sum_i a_i min(t, room_i) - smooth t^2 / 2, per row."""
+    room = torch.where(a > 0, room, 0.0)
+    r, order = room.sort(1)
+    slope = a.gather(1, order).flip(1).cumsum(1).flip(1)  # of the linear part before each break point
+    before = torch.cat([torch.zeros_like(r[:, :1]), r[:, :-1]], 1)
+    meets = torch.maximum(before, slope / smooth[:, None])  # smooth = 0 gives inf: go as far as there is room
+    return torch.minimum(meets.nan_to_num(nan=math.inf).amin(1), r[:, -1])
+
+
+def _accept(
+    old: tuple[Tensor, Tensor, Tensor, Tensor], new: tuple[Tensor, Tensor, Tensor], Y: Set
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Per row: move and halve the constant where the lower bound held, else stay and raise it."""
+    y, value, g, smooth = old
+    trial, new_value, new_g = new
+    d = (trial - y).reshape(len(y), -1)
+    linear = (d * g.reshape(len(y), -1)).sum(1)
+    square = vector_norm(d, math.inf if _is_cube(Y) else 2) ** 2
+    slack = 1e-6 * (value.abs() + linear.abs())
+    ok = (new_value >= value) & (new_value + slack >= value + linear - smooth * square / 2)
+    needed = 2 * (value + linear - new_value) / square.clamp_min(1e-30)
+    raised = torch.where(
+        smooth > 0, torch.maximum(2 * smooth, needed.clamp_max(16 * smooth)), needed.clamp_min(0)
+    )
+    wide = _mask(ok, y)
+    return (
+        torch.where(wide, trial, y),
+        torch.where(ok, new_value, value),
+        torch.where(wide, new_g, g),
+        torch.where(ok, smooth / 2, raised),
+    )
+
+
+@dataclass(frozen=True)
+class BestOf:
+    """Run several maximisers and keep, for each row, the best point.
+
+    Args:
+        maximizers: each must keep its best point.
+        stop: give later ones only the rows not settled yet.
+    """
+
+    maximizers: tuple[Maximizer, ...]
+    stop: bool = False
+
+    def __call__(self, f: Payoff, y0: Tensor, Y: Set, generator: Streams | None = None) -> Maximum:
+        """Maximise f over Y from y0 with each of them."""
+        search = _Search(f, y0, Y, drop=self.stop)
+        status = Status.DONE
+        for i, maximizer in enumerate(self.maximizers):
+            left = search.compact(y0)
+            if left is None:
+                status = Status.SETTLED
+                break
+            (y0,) = left
+            streams = generator.rows(search.index).child(i) if generator is not None else None
+            found = maximizer(search.f, y0, search.Y, streams)
+            if found.value is None:
+                raise InputError(
+                    "BestOf: expected maximisers with keep='best', got one with keep='last'; change it"
+                )
+            search.cost += found.cost
+            status = found.status
+            search._record(found.y, found.value, found.settled)
+        return search.result(status)
+
+
+@dataclass(frozen=True)
+class Restarts:
+    """Run a maximiser with random start several times and keep, for each row, the best point.
+
+    Args:
+        maximizer: must keep its best point.
+        n: runs, >= 1.
+        stop: give later runs only the rows not settled yet.
+    """
+
+    maximizer: Maximizer
+    n: int
+    stop: bool = False
+
+    def __call__(self, f: Payoff, y0: Tensor, Y: Set, generator: Streams | None = None) -> Maximum:
+        """Maximise f over Y, n times."""
+        if self.n < 1:
+            raise InputError(f"Restarts.n: expected at least 1, got {self.n}; use 1 for a single run")
+        return BestOf((self.maximizer,) * self.n, self.stop)(f, y0, Y, generator)
