@@ -38,3 +38,7 @@ class MissingError(DanskinError):
     def __init__(self, message: str, command: str = "") -> None:
         super().__init__(f"{message}; {command}" if command else message)
         self.command = command
+
+
+class DanskinWarning(UserWarning):
+    """Something works, but probably not as it was meant to."""

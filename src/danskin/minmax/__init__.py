@@ -9,7 +9,7 @@ from danskin.minmax.descent import (
 )
 from danskin.minmax.maximize import Ascent, BestOf, MajorizeMinimize, Maximizer, Restarts, Vertex
 from danskin.minmax.number import Number, number
-from danskin.minmax.problem import Problem
+from danskin.minmax.problem import Problem, Template
 from danskin.minmax.random import Streams
 from danskin.minmax.result import Cost, Maximum, Status
 from danskin.minmax.sets import L1, L2, Box, Intersection, Linf, Set, Simplex
@@ -34,6 +34,7 @@ __all__ = [
     "Status",
     "Streams",
     "Subdifferential",
+    "Template",
     "Vertex",
     "danskin",
     "directional_derivative",

@@ -35,9 +35,7 @@ def danskin(
     one of its generators elsewhere.
     """
     with problem.guard():
-        maximum = maximizer(
-            problem.adversary_payoff(batch), problem.start(batch), problem.feasible(batch), generator
-        )
+        maximum = maximizer(problem.adversary_payoff(batch), problem.start(batch), problem.feasible(batch), generator)
     return problem.payoff(batch, maximum.y).mean(), maximum
 
 

@@ -23,7 +23,7 @@ from danskin.minmax.result import Cost, Maximum, Status
 from danskin.minmax.sets import Set, rowwise, vector_norm
 
 Payoff = Callable[[Tensor], Any]
-Keep = Literal["best", "last"]
+Keep = Literal["best", "value", "last"]
 Schedule = Literal["constant", "inverse_sqrt", "inverse", "linear", "cosine"]
 Direction = Literal["steepest", "gradient", "sparse"]
 
@@ -52,12 +52,15 @@ def _mask(rows: Tensor, like: Tensor) -> Tensor:
 class _Search:
     """The book-keeping of one run: evaluates f, counts, keeps the best point, drops settled rows.
 
+    `keep="best"` ranks settled points first and by value within, "value" ranks by value alone.
     `drop=True` freezes a row at the first point that settles it and takes it out of the batch once a
     tenth of the batch has left; which rows share a batch never changes what is kept for a row.
     """
 
-    def __init__(self, f: Payoff, y0: Tensor, Y: Set, drop: bool) -> None:
-        self.f, self.Y, self.drop = f, Y, drop
+    def __init__(self, f: Payoff, y0: Tensor, Y: Set, *, keep: Keep, drop: bool = False) -> None:
+        if drop and keep != "best":
+            raise InputError(f"stop: expected keep='best' to stop at the first settled point, got {keep!r}")
+        self.f, self.Y, self.keep, self.drop = f, Y, keep, drop
         self.start = time.perf_counter()
         self.cost = Cost()
         self.index = torch.arange(len(y0), device=y0.device)
@@ -93,9 +96,7 @@ class _Search:
             )
         (slope,) = torch.autograd.grad(value.sum(), y, allow_unused=True)
         if slope is None:
-            raise ModelError(
-                "payoff: expected values that depend on the input, got values that do not use it"
-            )
+            raise ModelError("payoff: expected values that depend on the input, got values that do not use it")
         if self.flat is None:
             self.flat = vector_norm(slope, math.inf) == 0
         return slope
@@ -108,11 +109,12 @@ class _Search:
         better = ~(value <= pick(self.value))  # NaN is recorded, and found by whoever looks at the value
         if settled is not None and self.settled is not None:
             known = pick(self.settled)
-            better = (settled & ~known) | (better & (settled == known))
+            if self.keep == "best":
+                better = (settled & ~known) | (better & (settled == known))
             if self.drop:
                 better &= ~known
                 self.alive = ~(settled | known)
-            self._store("settled", known | settled, whole)
+            self._store("settled", torch.where(better, settled, known), whole)
         self._store("value", torch.where(better, value, pick(self.value)), whole)
         self._store("y", torch.where(_mask(better, y), y, pick(self.y)), whole)
 
@@ -153,15 +155,15 @@ class Vertex:
     FGSM, SAM's ascent and "the worst class" are this call on three sets. Exact when f is linear.
 
     Args:
-        keep: "best" also evaluates the vertex and returns the better of it and y0; "last" returns the
-            vertex without evaluating it.
+        keep: "last" returns the vertex, not evaluated; "best" and "value" evaluate it and return the
+            better of it and y0 (settled first, or by value alone).
     """
 
     keep: Keep = "last"
 
     def __call__(self, f: Payoff, y0: Tensor, Y: Set, generator: Streams | None = None) -> Maximum:
         """Maximise f over Y from y0."""
-        search = _Search(f, y0, Y, drop=False)
+        search = _Search(f, y0, Y, keep=self.keep)
         _, g = search.evaluate(y0, gradient=True)
         y = Y.lmo(g)
         if self.keep == "last":
@@ -185,7 +187,8 @@ class Ascent:
             f from any start, and never worse than one linear maximiser when keep is "best").
         random_start: begin at a random point of Y instead of y0 (needs a generator).
         quantile: for "sparse", in [0, 1).
-        keep: "best" of all points visited, or the "last", which is then not evaluated.
+        keep: "best" of all points visited (settled first, then by value), the best by "value" alone, or
+            the "last", which is then not evaluated.
         stop: leave a row as soon as it is settled.
 
     Lecture: rows B3 and B4.
@@ -205,13 +208,9 @@ class Ascent:
         if self.steps < 1:
             raise InputError(f"Ascent.steps: expected at least 1, got {self.steps}; use 1 for a single step")
         if not bool((torch.as_tensor(self.step) >= 0).all()):
-            raise InputError(
-                f"Ascent.step: expected a number >= 0, got {self.step}; ascent moves along +gradient"
-            )
+            raise InputError(f"Ascent.step: expected a number >= 0, got {self.step}; ascent moves along +gradient")
         if self.schedule not in _SCHEDULES:
-            raise InputError(
-                f"Ascent.schedule: expected one of {list(_SCHEDULES)}, got {self.schedule!r}; pick one"
-            )
+            raise InputError(f"Ascent.schedule: expected one of {list(_SCHEDULES)}, got {self.schedule!r}; pick one")
         if not 0 <= self.quantile < 1:
             raise InputError(f"Ascent.quantile: expected a number in [0, 1), got {self.quantile}; try 0.99")
 
@@ -221,7 +220,7 @@ class Ascent:
             if generator is None:
                 raise InputError("Ascent: expected a generator for the random start, got None; pass Streams")
             y0 = Y.sample(y0, generator)
-        search = _Search(f, Y.project(y0), Y, self.stop)
+        search = _Search(f, Y.project(y0), Y, keep=self.keep, drop=self.stop)
         y, length = search.y, torch.as_tensor(self.step).to(y0)
         for k in range(self.steps):
             _, g = search.evaluate(y, gradient=True)
@@ -294,11 +293,9 @@ class MajorizeMinimize:
         """Maximise f over Y from y0."""
         if self.random_start:
             if generator is None:
-                raise InputError(
-                    "MajorizeMinimize: expected a generator for the random start, got None; pass Streams"
-                )
+                raise InputError("MajorizeMinimize: expected a generator for the random start, got None; pass Streams")
             y0 = Y.sample(y0, generator)
-        search = _Search(f, Y.project(y0), Y, self.stop)
+        search = _Search(f, Y.project(y0), Y, keep="best", drop=self.stop)
         y = search.y
         value, g = search.evaluate(y, gradient=True)
         smooth = torch.zeros_like(value)
@@ -352,9 +349,7 @@ def _accept(
     slack = 1e-6 * (value.abs() + linear.abs())
     ok = (new_value >= value) & (new_value + slack >= value + linear - smooth * square / 2)
     needed = 2 * (value + linear - new_value) / square.clamp_min(1e-30)
-    raised = torch.where(
-        smooth > 0, torch.maximum(2 * smooth, needed.clamp_max(16 * smooth)), needed.clamp_min(0)
-    )
+    raised = torch.where(smooth > 0, torch.maximum(2 * smooth, needed.clamp_max(16 * smooth)), needed.clamp_min(0))
     wide = _mask(ok, y)
     return (
         torch.where(wide, trial, y),
@@ -371,14 +366,16 @@ class BestOf:
     Args:
         maximizers: each must keep its best point.
         stop: give later ones only the rows not settled yet.
+        keep: "best" (settled first, then by value) or "value".
     """
 
     maximizers: tuple[Maximizer, ...]
     stop: bool = False
+    keep: Keep = "best"
 
     def __call__(self, f: Payoff, y0: Tensor, Y: Set, generator: Streams | None = None) -> Maximum:
         """Maximise f over Y from y0 with each of them."""
-        search = _Search(f, y0, Y, drop=self.stop)
+        search = _Search(f, y0, Y, keep=self.keep, drop=self.stop)
         status = Status.DONE
         for i, maximizer in enumerate(self.maximizers):
             left = search.compact(y0)
@@ -389,9 +386,7 @@ class BestOf:
             streams = generator.rows(search.index).child(i) if generator is not None else None
             found = maximizer(search.f, y0, search.Y, streams)
             if found.value is None:
-                raise InputError(
-                    "BestOf: expected maximisers with keep='best', got one with keep='last'; change it"
-                )
+                raise InputError("BestOf: expected maximisers with keep='best', got one with keep='last'; change it")
             search.cost += found.cost
             status = found.status
             search._record(found.y, found.value, found.settled)
@@ -406,14 +401,16 @@ class Restarts:
         maximizer: must keep its best point.
         n: runs, >= 1.
         stop: give later runs only the rows not settled yet.
+        keep: "best" (settled first, then by value) or "value".
     """
 
     maximizer: Maximizer
     n: int
     stop: bool = False
+    keep: Keep = "best"
 
     def __call__(self, f: Payoff, y0: Tensor, Y: Set, generator: Streams | None = None) -> Maximum:
         """Maximise f over Y, n times."""
         if self.n < 1:
             raise InputError(f"Restarts.n: expected at least 1, got {self.n}; use 1 for a single run")
-        return BestOf((self.maximizer,) * self.n, self.stop)(f, y0, Y, generator)
+        return BestOf((self.maximizer,) * self.n, self.stop, self.keep)(f, y0, Y, generator)

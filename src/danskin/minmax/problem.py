@@ -5,12 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from danskin.minmax.maximize import Payoff
 from danskin.minmax.sets import Set
+
+
+class Template(NamedTuple):
+    """Who is who in min over x, max over y in Y of Phi(x, y), in words; classes carry one."""
+
+    x: str
+    y: str
+    Y: str
+    Phi: str
 
 
 @dataclass(frozen=True)

@@ -287,9 +287,7 @@ class Box:
         low, high = self.bounds(g)
         best = torch.where(g > 0, high, torch.where(g < 0, low, self.project(torch.zeros_like(g))))
         if not bool(best.isfinite().all()):
-            raise InputError(
-                "Box.lmo: expected finite bounds, got an unbounded box; bound it, or use project"
-            )
+            raise InputError("Box.lmo: expected finite bounds, got an unbounded box; bound it, or use project")
         return best
 
     def steepest(self, g: Tensor) -> Tensor:

@@ -1,0 +1,241 @@
+"""What all attacks share: a ball, a payoff, a data box, and the call that maximises, audits and reports."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from danskin.attacks import checks
+from danskin.attacks.guard import BatchNormMode, as_found, raw_module
+from danskin.attacks.payoff import Precision, ShiftPayoff
+from danskin.errors import InputError
+from danskin.losses import LossName, get_loss
+from danskin.minmax import (
+    L1,
+    L2,
+    Box,
+    Cost,
+    Intersection,
+    Linf,
+    Maximizer,
+    Maximum,
+    Problem,
+    Set,
+    Status,
+    Streams,
+)
+
+Ball = Linf | L2 | L1
+_TOLERANCE = 1e-6  # of the audit, relative to the radius and absolute in the box
+
+
+class Batch(NamedTuple):
+    """Examples as an attack works on them: x in float32 or float64, labels int64."""
+
+    x: Tensor
+    y: Tensor
+    targets: Tensor | None
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True, eq=False)
+class Attacked:
+    """The outcome of an attack, per example.
+
+    Args:
+        x: (batch, ...) the perturbed inputs, in the dtype of the inputs.
+        delta: x - clean x, float32 or float64.
+        success: (batch,) bool: the model, in full precision, errs on x (or predicts the target), and x
+            passed the audit: finite, in the ball, in the box.
+        loss: (batch,) what the adversary raised, at x.
+        cost: examples passed forward and backward, sequential calls, seconds.
+        status: how the run ended.
+    """
+
+    x: Tensor
+    delta: Tensor
+    success: Tensor
+    loss: Tensor
+    cost: Cost
+    status: Status
+
+
+@dataclass(frozen=True)
+class Attack(ABC):
+    """max over delta in ball and box of loss(model(x + delta), y), per example.
+
+    Args:
+        ball: `Linf`, `L2` or `L1` with the radius in the data's own units.
+        loss: what the adversary raises, by name (`danskin.losses.LOSSES`); with targets, an untargeted loss is
+            lowered at the targets.
+        box: (low, high) of valid data, or None.
+        batchnorm: what BatchNorm and dropout do meanwhile (`danskin.attacks.guard.BatchNormMode`).
+        precision: "model", or "bfloat16" for the search (the outcome is always judged without it).
+    """
+
+    who: ClassVar[dict[str, str]] = {
+        "x": "-",
+        "y": "input shift",
+        "Y": "ball and box",
+        "Phi": "loss of the model",
+    }
+
+    ball: Ball
+    loss: LossName = field(default="cross_entropy", kw_only=True)
+    box: checks.DataBox = field(default=(0, 1), kw_only=True)
+    batchnorm: BatchNormMode = field(default="as_is", kw_only=True)
+    precision: Precision = field(default="model", kw_only=True)
+
+    @abstractmethod
+    def maximizer(self) -> Maximizer:
+        """How this attack maximises."""
+
+    def feasible(self, x: Tensor) -> Set:
+        """Perturbations of x within the ball that stay in the box."""
+        if self.box is None:
+            return self.ball
+        # inputs may leave the box by rounding: no perturbation is then still feasible
+        return Intersection(self.ball, Box((self.box[0] - x).clamp_max(0), (self.box[1] - x).clamp_min(0)))
+
+    def problem(
+        self,
+        model: Callable[[Tensor], Tensor],
+        outer: Callable[[Tensor, Tensor], Tensor] | None = None,
+        batchnorm: BatchNormMode | None = None,
+    ) -> Problem:
+        """This attack as the inner half of min over weights, max over delta.
+
+        Args:
+            model: its parameters are x of the template; the adversary sees the raw module.
+            outer: (logits, labels) -> (batch,), what the weights minimise; default: the attack's own loss.
+            batchnorm: overrides the attack's own mode.
+        """
+        loss, raw = get_loss(self.loss), raw_module(model)
+
+        def adversary(batch: Batch) -> ShiftPayoff:
+            return ShiftPayoff(raw, batch.x, batch.y, batch.targets, loss, self.box, batch.dtype, self.precision)
+
+        def payoff(batch: Batch, delta: Tensor) -> Tensor:
+            shift = adversary(batch)
+            logits = model(shift.shifted(delta).to(batch.dtype))
+            logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+            return shift.value(logits) if outer is None else outer(logits, batch.y)
+
+        def guard() -> Any:
+            return as_found(raw, batchnorm or self.batchnorm, _device(raw))
+
+        return Problem(
+            payoff,
+            lambda batch: self.feasible(batch.x),
+            lambda batch: torch.zeros_like(batch.x),
+            adversary,
+            guard,
+        )
+
+    def batch(self, x: Tensor, y: Tensor, targets: Tensor | None = None) -> Batch:
+        """Checked examples in working precision.
+
+        Raises:
+            InputError: something about x, y, targets, the box or the radius is not as it must be.
+        """
+        checks.check_box(self.box)
+        checks.check_inputs(x, self.box)
+        y = checks.check_integer_labels(y, x)
+        checks.check_radius(self.ball, x, self.box)
+        if targets is not None:
+            targets = checks.check_integer_labels(targets, x, "targets")
+        elif get_loss(self.loss).targeted:
+            raise InputError(f"targets: expected targets for loss={self.loss!r}, got none; pass targets= or use margin")
+        work = x.detach().to(torch.promote_types(x.dtype, torch.float32))
+        return Batch(_ordinary(work), _ordinary(y), None if targets is None else _ordinary(targets), x.dtype)
+
+    def __call__(
+        self,
+        model: Callable[[Tensor], Tensor],
+        x: Tensor,
+        y: Tensor,
+        *,
+        seed: int = 0,
+        targets: Tensor | None = None,
+        index: Tensor | None = None,
+    ) -> Attacked:
+        """Attack a batch. The model, its gradients and the global random state are left as found.
+
+        Args:
+            model: any callable from inputs (batch, ...) in the box to logits (batch, classes), or to one
+                output per example for -1/+1 labels.
+            x: (batch, ...) clean inputs, floating point.
+            y: (batch,) integer labels.
+            seed: with the example's content (or `index`) it decides all random numbers.
+            targets: (batch,) labels to reach; None for any wrong one.
+            index: (batch,) int64 names of the examples; default: their content, so that the result for an
+                example depends on neither its batch nor its place there.
+
+        Raises:
+            InputError: wrong inputs, labels, radius or box.
+            ModelError: the model returned NaN, the wrong batch size, or something without a gradient.
+        """
+        start = time.perf_counter()
+        batch = self.batch(x, y, targets)
+        if len(x) == 0:
+            none = torch.zeros(0, dtype=torch.bool, device=x.device)
+            return Attacked(x.clone(), batch.x.clone(), none, batch.x.new_zeros(0), Cost(), Status.EMPTY)
+        problem = self.problem(model)
+        with problem.guard():
+            streams = Streams.of_content(seed, batch.x) if index is None else Streams.of(seed, index.to(x.device))
+            feasible, payoff = problem.feasible(batch), problem.adversary_payoff(batch)
+            found = self.maximizer()(payoff, problem.start(batch), feasible, streams)
+            result = self._judge(payoff, batch, feasible, found)  # type: ignore[arg-type]
+        return replace(result, cost=replace(result.cost, seconds=time.perf_counter() - start))
+
+    def _judge(self, payoff: ShiftPayoff, batch: Batch, feasible: Set, found: Maximum) -> Attacked:
+        """What the plain model says of the points found, and whether they are where they may be.
+
+        The search's own last word is believed only when it was spoken in full precision on these very
+        inputs; otherwise there is one more forward pass.
+        """
+        x = _cast_towards(batch.x, payoff.shifted(found.y), batch.dtype)
+        device = x.device.type
+        cheap = self.precision != "model" or batch.dtype != batch.x.dtype or torch.is_autocast_enabled(device)
+        cost, value, success = found.cost, found.value, found.settled
+        if value is None or success is None or cheap:
+            with torch.no_grad(), torch.autocast(device, enabled=False):
+                logits = payoff.logits(x, precision="model")
+                value, success = payoff.value(logits), payoff.adversarial(logits)
+            cost += Cost(len(x), 0, 1)
+        checks.check_finite(value)
+        delta = x.to(batch.x.dtype) - batch.x
+        allowed = _TOLERANCE * torch.as_tensor(self.ball.value).clamp_min(1).to(delta)
+        audited = self.ball.violation(delta) <= allowed
+        if self.box is not None:
+            audited &= Box(*self.box).violation(x) <= _TOLERANCE
+        return Attacked(x, delta, success & audited, value, cost, found.status)
+
+
+def _cast_towards(clean: Tensor, point: Tensor, dtype: torch.dtype) -> Tensor:
+    """`point` in a narrower dtype, rounded towards `clean` where rounding would move it further away."""
+    if dtype == point.dtype:
+        return point.detach()
+    cast = point.detach().to(dtype)
+    beyond = (cast.to(clean.dtype) - clean).abs() > (point - clean).abs()
+    return torch.where(beyond, torch.nextafter(cast, clean.to(dtype)), cast)
+
+
+def _ordinary(tensor: Tensor) -> Tensor:
+    """A tensor autograd can save: a copy where it was made under inference_mode."""
+    if not tensor.is_inference():
+        return tensor
+    with torch.inference_mode(False):
+        return tensor.clone()
+
+
+def _device(model: Any) -> torch.device:
+    """The device of a module's parameters; the CPU for anything else."""
+    parameters = model.parameters() if isinstance(model, torch.nn.Module) else iter(())
+    return next((p.device for p in parameters), torch.device("cpu"))

@@ -1,0 +1,129 @@
+"""Checks of what users hand to an attack: each refuses with what was expected, what came and what to do."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from danskin.errors import DanskinWarning, InputError, ModelError
+from danskin.minmax import L1, L2, Linf
+
+_SLACK = 1e-6  # float images that left their box by rounding are not refused
+
+DataBox = tuple[float, float] | None
+
+
+def check_box(box: DataBox) -> None:
+    """The data box is None or (low, high) with low < high."""
+    if box is not None and not (len(box) == 2 and box[0] < box[1]):
+        raise InputError(f"box: expected (low, high) with low < high, or None for no box, got {box!r}; try (0, 1)")
+
+
+def check_inputs(x: Any, box: DataBox) -> None:
+    """Inputs are finite floating-point tensors, batch first, inside the box."""
+    if not isinstance(x, Tensor):
+        raise InputError(f"x: expected a torch tensor, got {type(x).__name__}; use torch.as_tensor(x)")
+    if not x.is_floating_point():
+        raise InputError(f"x: expected floating-point inputs, got {x.dtype}; for images of 0..255 use x.float() / 255")
+    if x.ndim < 2:
+        raise InputError(
+            f"x: expected a batch, shape (batch, ...), got shape {tuple(x.shape)}; add a batch dimension with x[None]"
+        )
+    if not bool(x.isfinite().all()):
+        rows = (~x.reshape(len(x), -1).isfinite().all(1)).nonzero().flatten().tolist()
+        raise InputError(
+            f"x: expected finite values, got NaN or infinity in {len(rows)} of {len(x)} examples (first: {rows[0]}); "
+            "clean the data"
+        )
+    if box is not None and x.numel():
+        low, high = float(x.min()), float(x.max())
+        if low < box[0] - _SLACK or high > box[1] + _SLACK:
+            hint = "divide by 255" if high > 2 and low >= 0 else "pass box=(low, high) of your data, or box=None"
+            raise InputError(
+                f"x: expected values in the box [{box[0]:g}, {box[1]:g}], got {low:.4g} to {high:.4g}; {hint}; put "
+                "normalisation into the model's first layer"
+            )
+
+
+def check_integer_labels(labels: Any, x: Tensor, what: str = "y") -> Tensor:
+    """Labels as int64 on the device of x; one integer per example."""
+    if not isinstance(labels, Tensor):
+        labels = torch.as_tensor(labels)
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise InputError(
+            f"{what}: expected integer labels, got {labels.dtype}; use {what}.long() for class numbers, or "
+            f"{what}.argmax(1) for one-hot rows"
+        )
+    if labels.shape != (len(x),):
+        raise InputError(
+            f"{what}: expected one label per example, shape ({len(x)},), got {tuple(labels.shape)}; "
+            f"pass labels of the same batch as x"
+        )
+    return labels.to(x.device, torch.int64)
+
+
+def check_radius(ball: Linf | L2 | L1, x: Tensor, box: DataBox) -> None:
+    """Refuse a radius no perturbation inside the box can use up: 8 where 8/255 was meant."""
+    if isinstance(ball.value, Tensor) and ball.value.ndim == 1 and len(ball.value) not in (1, len(x)):
+        raise InputError(
+            f"radius: expected one number, or one for each of {len(x)} examples, got {len(ball.value)}; "
+            f"use a tensor of shape ({len(x)},)"
+        )
+    if box is None or not x.numel():
+        return
+    d, width = math.prod(x.shape[1:]), box[1] - box[0]
+    most = {Linf: width, L2: width * math.sqrt(d), L1: width * d}[type(ball)]
+    largest = float(torch.as_tensor(ball.value).max())
+    if largest > most:
+        raise InputError(
+            f"{type(ball).__name__}.radius: expected at most {most:g}, the size of the whole box "
+            f"[{box[0]:g}, {box[1]:g}], got {largest:g}; radii are in the data's units: did you mean "
+            f"'{largest:g}/255'?"
+        )
+
+
+def check_logits(logits: Any, n: int) -> Tensor:
+    """A model's output: a floating-point tensor with one row per example."""
+    if not isinstance(logits, Tensor):
+        raise ModelError(
+            f"model: expected a tensor of logits, got {type(logits).__name__}; wrap the model so that it returns "
+            "logits only"
+        )
+    if not logits.is_floating_point():
+        raise ModelError(
+            f"model: expected floating-point logits, got {logits.dtype}; return scores, not predicted labels"
+        )
+    if logits.ndim == 0 or len(logits) != n:
+        raise ModelError(
+            f"model: expected {n} rows of logits for {n} examples, got shape {tuple(logits.shape)}; keep the batch "
+            "dimension first"
+        )
+    return logits
+
+
+def check_finite(value: Tensor) -> None:
+    """The payoff at the points found is finite."""
+    if value.numel() and bool(value.isnan().any()):
+        count = int(value.isnan().sum())
+        raise ModelError(
+            f"model: expected finite logits, got NaN for {count} of {len(value)} examples under attack; check the "
+            "weights, or the precision the model runs in"
+        )
+
+
+def warn_if_probabilities(logits: Tensor) -> None:
+    """Warn when every row looks like a probability vector: a softmax hides gradients."""
+    if logits.ndim != 2 or logits.shape[1] < 2 or not len(logits):
+        return
+    rows = logits.detach().float()
+    if bool((rows >= 0).all()) and bool(((rows.sum(1) - 1).abs() < 1e-4).all()):
+        warnings.warn(
+            "model: expected logits, got rows that are >= 0 and sum to 1 (probabilities?); a softmax at the end "
+            "saturates and makes attacks weak: remove it",
+            DanskinWarning,
+            stacklevel=2,
+        )
