@@ -113,6 +113,8 @@ class PGD(Attack):
 
     def maximizer(self) -> Maximizer:
         """Projected ascent along the steepest direction."""
+        if self.steps < 1:
+            raise InputError(f"PGD.steps: expected at least 1, got {self.steps}; use 1 for a single step")
         step = number("2.5*radius/steps" if self.step is None else self.step, radius=self.ball.value, steps=self.steps)
         first = self.first or ("step" if isinstance(self.ball, Linf) else "vertex")
         if first not in ("step", "vertex"):
@@ -169,4 +171,5 @@ def _restarted(inner: Maximizer, n: int, random_start: bool, keep: Keep, stop: b
         )
     if n > 1 and keep == "last":
         raise InputError("keep: expected 'best' or 'value' with restarts, got 'last'; the best run must be chosen")
-    return inner if n == 1 else Restarts(inner, n, stop, keep)
+    # one random start is drawn as the first of several, so that more restarts never lower the best value
+    return Restarts(inner, n, stop, keep) if random_start and keep != "last" else inner

@@ -5,14 +5,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 
-from danskin.errors import DanskinWarning
+from danskin.errors import DanskinWarning, InputError
 
 #: What BatchNorm (and dropout) do while the adversary moves. Public code means three different things:
 #: "eval": running statistics, dropout off (TRADES, MART); "batch_frozen": statistics of the batch, buffers
@@ -37,6 +37,10 @@ def as_found(model: Any, batchnorm: BatchNormMode, device: torch.device) -> Iter
     Parameters do not require gradients inside; `.grad` is never touched. With "train_update" the buffers
     are meant to change and keep what they got.
     """
+    if batchnorm not in get_args(BatchNormMode):
+        raise InputError(
+            f"batchnorm: expected one of {', '.join(get_args(BatchNormMode))}, got {batchnorm!r}; pick one"
+        )
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())

@@ -1,0 +1,57 @@
+"""Catastrophic overfitting, seen while it happens. LECTURE row C10.
+
+A model trained against one-step attacks can learn to resist just these: FGSM stops finding errors that PGD
+finds at once. Reference: Wong, Rice and Kolter, ICLR 2020.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from danskin.attacks import FGSM, PGD, Attack
+from danskin.attacks.outcomes import outcomes
+from danskin.metrics import Share
+
+
+@dataclass(frozen=True)
+class OverfittingWatch:
+    """Compares accuracy under FGSM with accuracy under PGD on a few held-out examples.
+
+    Overfitting is catastrophic when FGSM leaves `gap` more accuracy than PGD does, and PGD leaves less than
+    half of what FGSM leaves. PGD training stays within a few points.
+
+    Args:
+        every: steps between looks; 0 for only at the end of each epoch.
+        examples: how many held-out examples to look at.
+        steps: of PGD, each a quarter of the radius, with a random start.
+        gap: accuracy (a share) between the two.
+    """
+
+    every: int = 50
+    examples: int = 200
+    steps: int = 20
+    gap: float = 0.2
+
+    def look(
+        self,
+        model: Callable[[Tensor], Tensor],
+        x: Tensor,
+        y: Tensor,
+        attack: Attack,
+        prepare: Callable[[Tensor], Tensor],
+    ) -> tuple[Share, Share]:
+        """Accuracy at the points that FGSM and PGD find, for the ball, box and loss of `attack`."""
+        n = min(self.examples, len(y))
+        fgsm = FGSM(attack.ball, loss=attack.loss, box=attack.box)
+        pgd = PGD(attack.ball, self.steps, "radius/4", stop=True, loss=attack.loss, box=attack.box)
+        shares = []
+        for a in (fgsm, pgd):
+            shares.append(Share.of(outcomes(model, x[:n], y[:n], a, prepare=prepare).correct))
+        return shares[0], shares[1]
+
+    def catastrophic(self, fgsm: Share, pgd: Share) -> bool:
+        """Whether these two accuracies are those of catastrophic overfitting."""
+        return fgsm.value - pgd.value >= self.gap and pgd.value < 0.5 * fgsm.value

@@ -1,0 +1,98 @@
+"""Everything a training run needs to go on exactly where it was."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+
+from danskin.errors import CheckpointError
+
+
+@dataclass
+class TrainingState:
+    """Model, optimiser, place in the data and history of a run.
+
+    Args:
+        model: the raw module.
+        optimizer: its optimiser.
+        ema: the averaged weights, or None.
+        epoch: epochs finished.
+        batch: batches finished in the current epoch.
+        step: optimiser steps made.
+        history: one dict of numbers per finished epoch.
+        sums: running sums of the current epoch (loss, examples).
+        best: {"epoch", "value", "weights"} of the best epoch so far; empty before the first.
+        overfitted: the first step at which catastrophic overfitting was seen, or None.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    ema: AveragedModel | None = None
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    sums: dict[str, float] = field(default_factory=lambda: {"loss": 0.0, "examples": 0.0})
+    best: dict[str, Any] = field(default_factory=dict)
+    overfitted: int | None = None
+
+    @property
+    def weights(self) -> nn.Module:
+        """The module to evaluate: averaged where there is an average."""
+        return self.model if self.ema is None else self.ema.module
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors, numbers and texts only: loads with weights_only=True."""
+        device = next(self.model.parameters()).device
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "ema": None if self.ema is None else self.ema.state_dict(),
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "step": self.step,
+            "history": self.history,
+            "sums": self.sums,
+            "best": self.best,
+            "overfitted": self.overfitted,
+            "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+        }
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Go back to a saved state, random numbers included.
+
+        Raises:
+            CheckpointError: it belongs to another architecture or optimiser.
+        """
+        try:
+            self.model.load_state_dict(saved["model"])
+            self.optimizer.load_state_dict(saved["optimizer"])
+            if (self.ema is None) != (saved["ema"] is None):
+                raise CheckpointError(
+                    "checkpoint: expected averaged weights in both or neither of run and checkpoint, got one; "
+                    "set trainer.ema as it was"
+                )
+            if self.ema is not None:
+                self.ema.load_state_dict(saved["ema"])
+        except (KeyError, RuntimeError, ValueError) as error:
+            first = str(error).strip().splitlines()
+            detail = " ".join(line.strip() for line in first[:2])
+            raise CheckpointError(
+                f"checkpoint: expected one of the same architecture and optimiser, got another ({detail}); "
+                "resume with the config it was made with"
+            ) from error
+        for name in ("epoch", "batch", "step", "history", "sums", "best", "overfitted"):
+            setattr(self, name, saved[name])
+        torch.set_rng_state(saved["random"].cpu())
+        if saved["random_cuda"] is not None and torch.cuda.is_available():
+            torch.cuda.set_rng_state(saved["random_cuda"].cpu(), next(self.model.parameters()).device)
+
+    def use_best(self) -> None:
+        """Put the best epoch's weights into the evaluated module."""
+        if self.best:
+            self.weights.load_state_dict(self.best["weights"])

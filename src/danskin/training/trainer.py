@@ -1,0 +1,305 @@
+"""The training loop: any objective, exact resume, live robust accuracy. Touches no disk and no terminal.
+
+All randomness is a function of (seed, epoch, step, example), apart from dropout, whose generator state is
+part of `TrainingState`; so a resumed run equals an uninterrupted one bit for bit on the CPU.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from danskin.attacks import Attack
+from danskin.attacks.outcomes import outcomes
+from danskin.data import batch_indices, crop_flip, draw_crop_flip, to_float
+from danskin.errors import DivergenceError, InputError
+from danskin.metrics import Share
+from danskin.training.objectives import Objective, inner_attack
+from danskin.training.optimizers import SGD, Optimizer
+from danskin.training.overfitting import OverfittingWatch
+from danskin.training.process import Process, SingleProcess
+from danskin.training.schedules import OneCycle, Schedule
+from danskin.training.state import TrainingState
+
+Event = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Random crop from zero padding and horizontal flip.
+
+    Args:
+        crop: padding in pixels; 0 for none.
+        flip: mirror every other image.
+    """
+
+    crop: int = 0
+    flip: bool = False
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What others do while training goes on.
+
+    Args:
+        event: gets each event as a dict with "event", "step" and numbers.
+        checkpoint: gets the state at the end of each epoch, and every `checkpoint_every` steps.
+        checkpoint_every: steps; 0 for only at the end of epochs.
+    """
+
+    event: Callable[[Event], None] = lambda event: None
+    checkpoint: Callable[[TrainingState], None] = lambda state: None
+    checkpoint_every: int = 0
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """How to train; what to minimise and on what is said in `fit`.
+
+    Args:
+        epochs: passes over the training examples.
+        batch_size: examples per step, over all processes; an incomplete last batch is left out.
+        optimizer: `SGD` or `AdamW`.
+        schedule: factor on the learning rate as a function of the share of training done.
+        ema: decay of the averaged weights min(ema, (1 + t) / (10 + t)), which are then the ones evaluated and
+            kept; None for none.
+        clip: largest l2 norm of the gradient; None for no clipping.
+        precision: "float32", or "bfloat16" autocast for objective and attack alike.
+        channels_last: memory format of images and weights.
+        augment: crop and flip.
+        watch: how to look for catastrophic overfitting (adversarial objectives only).
+        log_every: steps between "step" events.
+    """
+
+    epochs: int = 10
+    batch_size: int = 128
+    optimizer: Optimizer = field(default_factory=SGD)
+    schedule: Schedule = field(default_factory=OneCycle)
+    ema: float | None = None
+    clip: float | None = None
+    precision: Literal["float32", "bfloat16"] = "float32"
+    channels_last: bool = False
+    augment: Augment = field(default_factory=Augment)
+    watch: OverfittingWatch = field(default_factory=OverfittingWatch)
+    log_every: int = 20
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "log_every"):
+            if getattr(self, name) < 1:
+                raise InputError(f"Trainer.{name}: expected at least 1, got {getattr(self, name)}; correct it")
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise InputError(
+                f"Trainer.ema: expected a decay between 0 and 1, got {self.ema}; try 0.995, or leave it out"
+            )
+        if self.clip is not None and not self.clip > 0:
+            raise InputError(f"Trainer.clip: expected a norm above 0, got {self.clip}; leave it out for no clipping")
+
+    def start(self, model: nn.Module) -> TrainingState:
+        """A fresh state for a model."""
+        if self.channels_last:
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        ema = AveragedModel(model, multi_avg_fn=_averaging(self.ema), use_buffers=True) if self.ema else None
+        return TrainingState(model, self.optimizer(model.parameters()), ema)
+
+    def fit(
+        self,
+        state: TrainingState,
+        objective: Objective,
+        train: tuple[Tensor, Tensor],
+        validation: tuple[Tensor, Tensor],
+        *,
+        monitor: Attack | None = None,
+        seed: int = 0,
+        hooks: Hooks | None = None,
+        process: Process | None = None,
+    ) -> TrainingState:
+        """Train until the last epoch, from wherever the state is.
+
+        Args:
+            state: from `start`, perhaps with a checkpoint loaded.
+            objective: what to minimise.
+            train: (x, y): uint8 images (n, C, H, W) or floating inputs (n, ...), integer labels; on the
+                model's device.
+            validation: held-out (x, y): decides which epoch is best.
+            monitor: attack for the robust accuracy of each epoch; the best epoch has the largest robust, or
+                without a monitor the largest clean, accuracy.
+            seed: decides order, augmentation and attacks.
+            hooks: see `Hooks`.
+            process: this process among others.
+
+        Raises:
+            InputError: no examples, or fewer than a batch.
+            DivergenceError: the loss is no longer finite; the last checkpoint is from before.
+        """
+        hooks, process = hooks or Hooks(), process or SingleProcess()
+        run = _Run(self, state, objective, train, validation, monitor, seed, hooks, process)
+        while state.epoch < self.epochs:
+            run.epoch()
+        return state
+
+
+@dataclass
+class _Run:
+    """One call of `fit`."""
+
+    trainer: Trainer
+    state: TrainingState
+    objective: Objective
+    train: tuple[Tensor, Tensor]
+    validation: tuple[Tensor, Tensor]
+    monitor: Attack | None
+    seed: int
+    hooks: Hooks
+    process: Process
+
+    def __post_init__(self) -> None:
+        n, world, batch = len(self.train[1]), self.process.world, self.trainer.batch_size
+        if n == 0 or len(self.validation[1]) == 0:
+            raise InputError("fit: expected training and validation examples, got an empty set; check the data")
+        if batch % world:
+            raise InputError(
+                f"batch_size: expected a multiple of the {world} processes, got {batch}; each takes an equal part"
+            )
+        self.batch = min(batch, n - n % world)
+        if self.batch == 0:
+            raise InputError(f"fit: expected at least {world} training examples, got {n}; use fewer processes")
+        self.outer = self.process.wrap(self.state.model)
+        self.steps = self.trainer.epochs * (n // self.batch)
+
+    def epoch(self) -> None:
+        """Train one epoch, or what is left of it, then validate."""
+        state, started = self.state, time.perf_counter()
+        batches = batch_indices(len(self.train[1]), self.batch, seed=self.seed, epoch=state.epoch, drop_last=True)
+        state.model.train()
+        for rows in batches[state.batch :]:
+            self._step(rows)
+            state.batch += 1
+            state.step += 1
+            self._after_step(last=state.batch == len(batches))
+        state.epoch, state.batch = state.epoch + 1, 0
+        self._validate(time.perf_counter() - started)
+        self.hooks.checkpoint(state)
+
+    def _step(self, rows: Tensor) -> None:
+        state, trainer = self.state, self.trainer
+        x, y = self._batch(rows)
+        rate = trainer.optimizer.lr * trainer.schedule(state.step / self.steps)
+        for group in state.optimizer.param_groups:
+            group["lr"] = rate
+        state.optimizer.zero_grad(set_to_none=True)
+        low = trainer.precision == "bfloat16"
+        with torch.autocast(x.device.type, torch.bfloat16) if low else nullcontext():
+            loss = self.objective(self.outer, x, y, seed=_mixed(self.seed, state.step))
+        loss.backward()
+        value = float(self.process.sum(loss.detach())) / self.process.world
+        if not math.isfinite(value):
+            raise DivergenceError(
+                f"training: expected a finite loss, got {value} in step {state.step + 1}; lower the learning rate, or "
+                "clip gradients with trainer.clip=1"
+            )
+        if trainer.clip is not None:
+            nn.utils.clip_grad_norm_(state.model.parameters(), trainer.clip)
+        state.optimizer.step()
+        if state.ema is not None:
+            state.ema.update_parameters(state.model)
+        state.sums["loss"] += value * len(rows)
+        state.sums["examples"] += len(rows)
+        if state.step % trainer.log_every == 0:
+            self.hooks.event({"event": "step", "step": state.step + 1, "of": self.steps, "loss": value, "lr": rate})
+
+    def _batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """This process's part of a batch, augmented with numbers drawn for the whole of it."""
+        x, y = self.train
+        augment, part = self.trainer.augment, slice(self.process.rank, None, self.process.world)
+        mine = rows[part].to(x.device)
+        images, labels = x[mine], y[mine]
+        if augment.crop or augment.flip:
+            generator = torch.Generator().manual_seed(_mixed(self.seed, self.state.step, 1))
+            dy, dx, flip = (t[part] for t in draw_crop_flip(len(rows), augment.crop, generator, flip=augment.flip))
+            images = crop_flip(images, dy, dx, flip, augment.crop)
+        return self._prepare(images), labels
+
+    def _prepare(self, x: Tensor) -> Tensor:
+        x = to_float(x)
+        return x.contiguous(memory_format=torch.channels_last) if self.trainer.channels_last and x.ndim == 4 else x
+
+    def _after_step(self, last: bool) -> None:
+        state, watch = self.state, self.trainer.watch
+        attack = inner_attack(self.objective)
+        if attack is not None and (last or (watch.every and state.step % watch.every == 0)):
+            fgsm, pgd = watch.look(state.model, *self.validation, attack, self._prepare)
+            event = {"event": "watch", "step": state.step, "fgsm": fgsm.value, "pgd": pgd.value}
+            self.hooks.event(event)
+            if watch.catastrophic(fgsm, pgd) and state.overfitted is None:
+                state.overfitted = state.step
+                self.hooks.event({**event, "event": "catastrophic_overfitting"})
+        every = self.hooks.checkpoint_every
+        if every and state.step % every == 0 and not last:
+            self.hooks.checkpoint(state)
+
+    def _validate(self, seconds: float) -> None:
+        """Clean and robust accuracy of the epoch; keeps the weights of the best."""
+        state = self.state
+        self.process.average_buffers(state.model)
+        clean, robust = self._accuracies()
+        row = {
+            "event": "epoch",
+            "epoch": state.epoch,
+            "step": state.step,
+            "train_loss": state.sums["loss"] / max(state.sums["examples"], 1),
+            "clean": clean.value,
+            "robust": None if robust is None else robust.value,
+            "validation_examples": clean.n,
+            "seconds": seconds,
+        }
+        state.history.append(row)
+        state.sums = {"loss": 0.0, "examples": 0.0}
+        value = (robust or clean).value
+        if not state.best or value > state.best["value"]:
+            weights = {k: v.detach().clone() for k, v in state.weights.state_dict().items()}
+            state.best = {"epoch": state.epoch, "value": value, "weights": weights}
+        self.hooks.event(row)
+
+    def _accuracies(self) -> tuple[Share, Share | None]:
+        """Clean and robust accuracy over the validation examples, each process its part."""
+        x, y = (t[self.process.rank :: self.process.world] for t in self.validation)
+        clean = outcomes(self.state.weights, x, y, prepare=self._prepare).correct
+        if self.monitor is None:
+            return self._total(clean), None
+        robust = outcomes(self.state.weights, x, y, self.monitor, prepare=self._prepare, among=clean).correct
+        return self._total(clean), self._total(robust)
+
+    def _total(self, correct: Tensor) -> Share:
+        device = self.validation[1].device
+        hits, n = self.process.sum(torch.tensor([int(correct.sum()), len(correct)], device=device)).tolist()
+        return Share(hits, n)
+
+
+def _mixed(*numbers: int) -> int:
+    """A seed from several numbers."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _averaging(decay: float) -> Callable[..., None]:
+    """EMA with a warm-up: decay min(decay, (1 + t) / (10 + t)) after t updates."""
+
+    @torch.no_grad()
+    def update(averaged: Any, current: Any, updates: Tensor | int) -> None:
+        t = int(updates)
+        keep = min(decay, (1 + t) / (10 + t))
+        floating = [(a, c) for a, c in zip(averaged, current, strict=True) if a.is_floating_point()]
+        torch._foreach_lerp_([a for a, _ in floating], [c for _, c in floating], 1 - keep)
+        for a, c in zip(averaged, current, strict=True):
+            if not a.is_floating_point():
+                a.copy_(c)
+
+    return update
