@@ -1,0 +1,108 @@
+"""Reader of image folders: train/<class>/*.png and test/<class>/*.png, through PIL."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from danskin.data.dataset import Arrays, Dataset, from_arrays
+from danskin.data.files import broken
+from danskin.errors import InputError, MissingError
+
+ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".ppm", ".pgm")
+
+
+def load_folder(path: str | Path) -> Dataset:
+    """A data set of your own from a folder; classes are the sorted names of the sub-folders of train.
+
+    Args:
+        path: folder with `train/<class>/` and `test/<class>/`, all images of one size.
+
+    Raises:
+        MissingError: no such folders, or Pillow is not installed.
+        InputError: images of different sizes, unreadable images, test classes that train lacks.
+    """
+    path = Path(path).expanduser()
+    for part in ("train", "test"):
+        if not (path / part).is_dir():
+            raise MissingError(f"{path / part}: expected a folder of class folders, got nothing", "check the path")
+    classes = _class_names(path / "train")
+    arrays = _read_parts(path, {name: k for k, name in enumerate(classes)})
+    return from_arrays(f"folder:{path.resolve().name}", arrays, classes)
+
+
+def read(folder: Path, classes: tuple[str, ...]) -> Arrays | None:
+    """The image folder of a named set, class folders called by name or by number; None if there is none.
+
+    Raises:
+        MissingError: the class folders are of another set.
+    """
+    if not ((folder / "train").is_dir() and (folder / "test").is_dir()):
+        return None
+    held = set(_class_names(folder / "train"))
+    for names in (classes, [str(k) for k in range(len(classes))]):
+        if held == set(names):
+            return _read_parts(folder, {name: k for k, name in enumerate(names)})
+    raise MissingError(f"{folder / 'train'} holds other classes ({', '.join(sorted(held)[:4]) or 'none'}, ...)")
+
+
+def _read_parts(path: Path, label: dict[str, int]) -> Arrays:
+    parts: list[np.ndarray] = []
+    size: tuple[int, ...] | None = None
+    for part in ("train", "test"):
+        images, labels = [], []
+        for name in _class_names(path / part):
+            if name not in label:
+                raise InputError(f"{path / part / name}: expected a class of train, got {name!r}; rename it")
+            for file in sorted(f for f in (path / part / name).iterdir() if f.suffix.lower() in ENDINGS):
+                image = read_image(file)
+                size = size or image.shape
+                if image.shape != size:
+                    raise InputError(
+                        f"{file}: expected height, width, channels {size} as before, got {image.shape}; "
+                        "bring all images to one size and mode"
+                    )
+                images.append(image)
+                labels.append(label[name])
+        if not images:
+            raise InputError(f"{path / part}: expected at least one image, got none; put images into its class folders")
+        parts += [np.stack(images), np.array(labels, dtype=np.int64)]
+    return Arrays(*(_channels_first(a) if a.ndim == 4 else a for a in parts))
+
+
+def read_image(file: Path) -> np.ndarray:
+    """One image as uint8 (height, width, 1 or 3): grey stays grey, all else becomes RGB.
+
+    Raises:
+        MissingError: Pillow is not installed.
+        InputError: not a readable 8-bit image.
+    """
+    image = _pil()
+    try:
+        with image.open(file) as opened:
+            if opened.mode.startswith(("I", "F")):
+                raise InputError(f"{file}: expected 8 bits per channel, got mode {opened.mode}; convert it to 8 bits")
+            mode = "L" if opened.mode in ("1", "L") else "RGB"
+            pixels = np.asarray(opened if opened.mode == mode else opened.convert(mode))
+    except (OSError, SyntaxError, EOFError) as error:
+        got = f"{file.stat().st_size} bytes that cannot be decoded ({error})"
+        raise broken(file, "a complete image", got) from error
+    return pixels.reshape(*pixels.shape[:2], -1)
+
+
+def _pil() -> Any:
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise MissingError("reading images needs Pillow", "pip install 'danskin[data]'") from error
+    return Image
+
+
+def _channels_first(a: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(a.transpose(0, 3, 1, 2))
+
+
+def _class_names(path: Path) -> tuple[str, ...]:
+    return tuple(sorted(p.name for p in path.iterdir() if p.is_dir() and not p.name.startswith(".")))
