@@ -1,3 +1,107 @@
-"""danskin: min-max machine learning in PyTorch."""
+"""danskin: min-max machine learning in PyTorch.
+
+``import danskin`` costs nothing: the public names below are imported when they are first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0.dev0"
+
+_NAMES = {
+    "danskin.attacks": ("FGSM", "PGA", "PGD", "Attack", "Attacked", "LinearWorstCase", "MajorizeMinimize"),
+    "danskin.data": ("Dataset",),
+    "danskin.minmax": (
+        *("Box", "Intersection", "L1", "L2", "Linf", "Set", "Simplex"),
+        *("Ascent", "BestOf", "Maximizer", "Maximum", "Restarts", "Vertex"),
+        *("Cost", "Problem", "Status", "Streams"),
+        *("Subdifferential", "danskin", "directional_derivative", "subdifferential"),
+    ),
+    "danskin.models": ("Normalize",),
+    "danskin.training": ("AdversarialTraining", "LinearRobustTraining", "StandardTraining", "Trainer"),
+    "danskin.errors": ("DanskinError", "DanskinWarning", "InputError", "ModelError"),
+}
+_HOME = {name: module for module, names in _NAMES.items() for name in names}
+
+__all__ = [
+    "FGSM",
+    "L1",
+    "L2",
+    "PGA",
+    "PGD",
+    "AdversarialTraining",
+    "Ascent",
+    "Attack",
+    "Attacked",
+    "BestOf",
+    "Box",
+    "Cost",
+    "DanskinError",
+    "DanskinWarning",
+    "Dataset",
+    "InputError",
+    "Intersection",
+    "LinearRobustTraining",
+    "LinearWorstCase",
+    "Linf",
+    "MajorizeMinimize",
+    "Maximizer",
+    "Maximum",
+    "ModelError",
+    "Normalize",
+    "Problem",
+    "Restarts",
+    "Set",
+    "Simplex",
+    "StandardTraining",
+    "Status",
+    "Streams",
+    "Subdifferential",
+    "Trainer",
+    "Vertex",
+    "danskin",
+    "directional_derivative",
+    "subdifferential",
+]
+
+if TYPE_CHECKING:
+    from danskin.attacks import FGSM, PGA, PGD, Attack, Attacked, LinearWorstCase, MajorizeMinimize
+    from danskin.data import Dataset
+    from danskin.errors import DanskinError, DanskinWarning, InputError, ModelError
+    from danskin.minmax import (
+        L1,
+        L2,
+        Ascent,
+        BestOf,
+        Box,
+        Cost,
+        Intersection,
+        Linf,
+        Maximizer,
+        Maximum,
+        Problem,
+        Restarts,
+        Set,
+        Simplex,
+        Status,
+        Streams,
+        Subdifferential,
+        Vertex,
+        danskin,
+        directional_derivative,
+        subdifferential,
+    )
+    from danskin.models import Normalize
+    from danskin.training import AdversarialTraining, LinearRobustTraining, StandardTraining, Trainer
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'danskin' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

@@ -11,8 +11,15 @@ from torch import Tensor, nn
 class Process(Protocol):
     """One of `world` processes that do the same on different examples."""
 
-    rank: int
-    world: int
+    @property
+    def rank(self) -> int:
+        """Number of this process, from 0."""
+        ...
+
+    @property
+    def world(self) -> int:
+        """How many there are."""
+        ...
 
     def wrap(self, model: nn.Module) -> Callable[..., Any]:
         """The model to call in the outer step: its gradients are averaged over the processes."""

@@ -54,11 +54,14 @@ class Hooks:
         event: gets each event as a dict with "event", "step" and numbers.
         checkpoint: gets the state at the end of each epoch, and every `checkpoint_every` steps.
         checkpoint_every: steps; 0 for only at the end of epochs.
+        stop: asked after each step; True from any process saves a checkpoint in all and ends `fit` with
+            KeyboardInterrupt.
     """
 
     event: Callable[[Event], None] = lambda event: None
     checkpoint: Callable[[TrainingState], None] = lambda state: None
     checkpoint_every: int = 0
+    stop: Callable[[], bool] = lambda: False
 
 
 @dataclass(frozen=True)
@@ -161,6 +164,8 @@ class _Run:
     hooks: Hooks
     process: Process
 
+    stopping: bool = False
+
     def __post_init__(self) -> None:
         n, world, batch = len(self.train[1]), self.process.world, self.trainer.batch_size
         if n == 0 or len(self.validation[1]) == 0:
@@ -200,7 +205,9 @@ class _Run:
         with torch.autocast(x.device.type, torch.bfloat16) if low else nullcontext():
             loss = self.objective(self.outer, x, y, seed=_mixed(self.seed, state.step))
         loss.backward()
-        value = float(self.process.sum(loss.detach())) / self.process.world
+        # one sum for loss and stop: all processes then take every branch alike
+        total, stops = self.process.sum(torch.stack([loss.detach(), loss.new_tensor(self.hooks.stop())])).tolist()
+        value, self.stopping = total / self.process.world, stops > 0
         if not math.isfinite(value):
             raise DivergenceError(
                 f"training: expected a finite loss, got {value} in step {state.step + 1}; lower the learning rate, or "
@@ -243,8 +250,10 @@ class _Run:
                 state.overfitted = state.step
                 self.hooks.event({**event, "event": "catastrophic_overfitting"})
         every = self.hooks.checkpoint_every
-        if every and state.step % every == 0 and not last:
+        if self.stopping or (every and state.step % every == 0 and not last):
             self.hooks.checkpoint(state)
+        if self.stopping:
+            raise KeyboardInterrupt
 
     def _validate(self, seconds: float) -> None:
         """Clean and robust accuracy of the epoch; keeps the weights of the best."""

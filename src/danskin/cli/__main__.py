@@ -1,0 +1,5 @@
+"""python -m danskin.cli."""
+
+from danskin.cli import main
+
+main()

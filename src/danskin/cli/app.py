@@ -1,0 +1,141 @@
+"""The commands of `danskin`: arguments in, results on stdout, progress on stderr. No logic, lazy imports."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    name="danskin",
+    help="Min-max machine learning: adversarial attacks, adversarial training, robustness evaluation.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Overrides = Annotated[list[str] | None, typer.Argument(help="key=value, such as attack.ball.radius=4/255 seed=3.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+Source = Annotated[Path, typer.Argument(help="Folder of a run, or a .safetensors file that danskin wrote.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        import danskin
+
+        typer.echo(f"danskin {danskin.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def train(
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="[RECIPE] [KEY=VALUE]...", help="A recipe (default: digits).")
+    ] = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; default runs/RECIPE/TIME.")] = None,
+    runs: Annotated[Path, typer.Option(help="Where runs are kept.")] = Path("runs"),
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the full config and the work, and stop.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train models, evaluate them, write a report. Under torchrun: on several processes."""
+    from danskin.cli import training
+
+    training.train(words or [], resume, out, runs, dry_run, as_json, quiet)
+
+
+@app.command()
+def evaluate(
+    source: Source,
+    overrides: Overrides = None,
+    model: Annotated[str | None, typer.Option(help="Only this model of the run.")] = None,
+    device: Device = "auto",
+    out: Annotated[Path | None, typer.Option(help="Write the result as JSON to this file.")] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Judge trained models: clean, FGSM, PGD, worst case. Overrides change the attacks and the data."""
+    from danskin.cli import judging
+
+    judging.evaluate(source, overrides or [], model, device, out, as_json, quiet)
+
+
+@app.command()
+def attack(
+    source: Source,
+    overrides: Overrides = None,
+    model: Annotated[str | None, typer.Option(help="Which model of the run; default: the last.")] = None,
+    n: Annotated[int, typer.Option(help="Attack the first N test examples.", min=1)] = 100,
+    seed: Annotated[int, typer.Option(help="Of the attack.")] = 0,
+    device: Device = "auto",
+    out: Annotated[Path | None, typer.Option(help="Write x, y, adversarial, predictions to this .npz.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Attack a trained model on test examples; overrides change the attack (attack.name=fgsm)."""
+    from danskin.cli import judging
+
+    judging.attack(source, overrides or [], model, n, seed, device, out, as_json)
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="Folder of a run.")],
+) -> None:
+    """Write report.html of a run, finished or not, and print its path."""
+    from danskin.errors import MissingError
+    from danskin.run.report import write_report
+
+    if not (run / "config.yaml").is_file():
+        raise MissingError(f"{run}: expected the folder of a run, got no config.yaml there", "ls runs/*")
+    typer.echo(str(write_report(run)))
+
+
+@app.command("list")
+def list_(
+    kind: Annotated[str | None, typer.Argument(help="attacks, balls, data, losses, models, recipes, ...")] = None,
+    template: Annotated[bool, typer.Option("--template", help="Who is x, who is y, what is Y, what is Phi.")] = False,
+    as_json: Json = False,
+) -> None:
+    """What there is, one line each."""
+    from danskin.cli import catalog
+
+    rows = catalog.template() if template else catalog.listing(kind)
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1))
+    else:
+        catalog.show_table(rows)
+
+
+@app.command()
+def show(name: Annotated[str, typer.Argument(help="A name from `danskin list`, or config.")]) -> None:
+    """What one thing is and which settings it has."""
+    from danskin.cli import catalog
+
+    typer.echo(catalog.describe(name))
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """What works on this machine: torch, devices, extras, data sets. Exit code 4 if something essential is missing."""
+    from danskin.cli import checkup
+
+    rows: list[dict[str, Any]] = checkup.examine()
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1))
+    else:
+        checkup.show(rows)
+    if any(row["needed"] and not row["ok"] for row in rows):
+        raise typer.Exit(4)

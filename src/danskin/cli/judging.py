@@ -1,0 +1,80 @@
+"""`danskin evaluate` and `danskin attack`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import typer
+
+
+def _open(source: Path, overrides: list[str], device: str, only: str | None) -> Any:
+    """(config with overrides, split, models, runtime) of a run folder or a weights file."""
+    from danskin.errors import ConfigError
+    from danskin.run.runtime import Runtime
+    from danskin.run.source import open_source
+
+    runtime = Runtime.start(device)
+    config, split, models = open_source(source, overrides, runtime.device)
+    if only is not None and only not in models:
+        raise ConfigError(f"--model: expected one of {', '.join(models)}, got {only!r}; leave it out for all")
+    return config, split, models if only is None else {only: models[only]}, runtime
+
+
+def evaluate(
+    source: Path, overrides: list[str], only: str | None, device: str, out: Path | None, as_json: bool, quiet: bool
+) -> None:
+    """Judge models and print the table."""
+    config, split, models, _ = _open(source, overrides, device, only)
+    from danskin.cli.progress import Progress, results_table
+    from danskin.run.files import write_json
+    from danskin.run.train import evaluate_all
+
+    with Progress(config, quiet) as progress:
+        result = evaluate_all(config, split, models, progress.event)
+    if out is not None:
+        write_json(out, result)
+    if as_json:
+        typer.echo(json.dumps(result))
+    else:
+        results_table(result)
+
+
+def attack(
+    source: Path,
+    overrides: list[str],
+    only: str | None,
+    n: int,
+    seed: int,
+    device: str,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Attack test examples and say what came of it."""
+    config, split, models, _ = _open(source, overrides, device, only)
+    from danskin.run.evaluation import attack_examples
+    from danskin.run.files import write_atomically
+    from danskin.run.train import npz_bytes
+
+    label, model = list(models.items())[-1]
+    x, y = split.test[0][:n], split.test[1][:n]
+    attacked, arrays = attack_examples(model, x, y, config.attack, seed)
+    if out is not None:
+        write_atomically(out, lambda stream: stream.write(npz_bytes(arrays)))
+    cost = asdict(attacked.cost)
+    wrong = int((arrays["clean_prediction"] != arrays["y"]).sum())
+    hits = int(attacked.success.sum())
+    if as_json:
+        summary = {"model": label, "attack": repr(config.attack), "n": len(y), "wrong_before": wrong, "success": hits}
+        typer.echo(json.dumps(summary | {"cost": cost, "status": str(attacked.status)}))
+        return
+    typer.echo(f"model:        {label}")
+    typer.echo(f"attack:       {config.attack!r}")
+    typer.echo(f"wrong before: {wrong} of {len(y)}")
+    typer.echo(f"wrong after:  {hits} of {len(y)}")
+    typer.echo(f"cost:         {cost['forwards']} forwards, {cost['backwards']} backwards, {cost['seconds']:.2f} s")
+    typer.echo(f"status:       {attacked.status}")
+    if out is not None:
+        typer.echo(f"written:      {out}")

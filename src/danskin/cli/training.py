@@ -1,0 +1,82 @@
+"""`danskin train`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from danskin.errors import ConfigError
+
+
+def train(
+    words: list[str], resume: Path | None, out: Path | None, runs: Path, dry_run: bool, as_json: bool, quiet: bool
+) -> None:
+    """Start or go on with a run; print its table and the path of its report."""
+    recipe, overrides = _split(words)
+    from danskin.cli.progress import Progress, results_table
+    from danskin.run.config import load_config
+    from danskin.run.record import Record
+    from danskin.run.runtime import Runtime
+    from danskin.run.train import train as run_training
+
+    if resume is not None:
+        if words or out is not None:
+            raise ConfigError(
+                "train: expected --resume alone, got it with a recipe, settings or --out; a run goes on as it began: "
+                "drop them, or start a new run"
+            )
+        record, config = Record.open(resume)
+    else:
+        config = load_config(recipe or "digits", overrides)
+        if dry_run:
+            _dry_run(config)
+            return
+    runtime = Runtime.start(config.device, config.threads, config.deterministic)
+    try:
+        if resume is None:
+            folder = runtime.share(str(Record.create(config, runs, out).folder) if runtime.main else None)
+            record = Record(Path(folder))
+        with Progress(config, quiet or not runtime.main) as progress:
+            result = run_training(config, record, runtime, progress.event)
+        if not runtime.main:
+            return
+        path = _report(record.folder)
+    finally:
+        runtime.close()
+    if as_json:
+        typer.echo(json.dumps({"run": str(record.folder), "report": path, **result}))
+    else:
+        results_table(result)
+        typer.echo(f"run:    {record.folder}")
+        typer.echo(f"report: {path or 'not written'}")
+
+
+def _split(words: list[str]) -> tuple[str | None, list[str]]:
+    """The recipe, if the first word is one, and the overrides."""
+    if words and "=" not in words[0]:
+        return words[0], words[1:]
+    return None, words
+
+
+def _report(folder: Path) -> str | None:
+    from danskin.errors import MissingError
+    from danskin.run.report import write_report
+
+    try:
+        return str(write_report(folder))
+    except MissingError as error:
+        print(f"danskin: no report: {error}", file=sys.stderr)
+        return None
+
+
+def _dry_run(config: Any) -> None:
+    """The resolved config on stdout, the work it means on stderr."""
+    from danskin.run.config import to_yaml
+    from danskin.run.plan import plan
+
+    typer.echo(to_yaml(config), nl=False)
+    print(plan(config), file=sys.stderr)

@@ -1,0 +1,1 @@
+"""Everything that touches disk, processes or the clock: config, run folders, checkpoints, reports."""

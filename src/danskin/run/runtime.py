@@ -1,0 +1,120 @@
+"""Devices, threads and processes: one small object behind `danskin train`, alone or under torchrun."""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from danskin.errors import InputError
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """This process, its device and its peers (`danskin.training.Process`).
+
+    Args:
+        device: where tensors live.
+        rank: this process among `world`.
+        world: number of processes.
+    """
+
+    device: torch.device
+    rank: int = 0
+    world: int = 1
+
+    @staticmethod
+    def start(device: str = "auto", threads: int = 0, deterministic: bool = False) -> Runtime:
+        """Choose the device and, under torchrun, join the other processes.
+
+        Raises:
+            InputError: a device this machine does not have.
+        """
+        if threads:
+            torch.set_num_threads(threads)
+        if deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+            torch.use_deterministic_algorithms(True)
+        world = int(os.environ.get("WORLD_SIZE", "1"))
+        chosen = _device(device, int(os.environ.get("LOCAL_RANK", "0")))
+        if world == 1:
+            return Runtime(chosen)
+        if chosen.type == "cuda":
+            torch.cuda.set_device(chosen)
+        # the others wait while the main process evaluates
+        backend = "nccl" if chosen.type == "cuda" else "gloo"
+        dist.init_process_group(backend, timeout=datetime.timedelta(hours=24))
+        return Runtime(chosen, dist.get_rank(), dist.get_world_size())
+
+    @property
+    def main(self) -> bool:
+        """Whether this is the process that writes."""
+        return self.rank == 0
+
+    def wrap(self, model: nn.Module) -> Callable[..., Any]:
+        """The model with gradients averaged over the processes; attacks use the raw one."""
+        if self.world == 1:
+            return model
+        ids = [self.device.index] if self.device.type == "cuda" else None
+        return nn.parallel.DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False)
+
+    def sum(self, value: Tensor) -> Tensor:
+        """The sum over all processes."""
+        if self.world > 1:
+            value = value.clone()
+            dist.all_reduce(value)
+        return value
+
+    def average_buffers(self, model: nn.Module) -> None:
+        """Replace running statistics by their mean over the processes."""
+        if self.world > 1:
+            for buffer in model.buffers():
+                if buffer.is_floating_point():
+                    dist.all_reduce(buffer)
+                    buffer /= self.world
+
+    def barrier(self) -> None:
+        """Wait for the others."""
+        if self.world > 1:
+            dist.barrier()
+
+    def share(self, value: Any) -> Any:
+        """The main process's value, everywhere."""
+        if self.world == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0, device=self.device)
+        return box[0]
+
+    def close(self) -> None:
+        """Leave the others."""
+        if self.world > 1 and dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def _device(name: str, local_rank: int) -> torch.device:
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda", local_rank)
+        return torch.device("cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InputError(f"device: expected auto, cpu, cuda, cuda:N or mps, got {name!r}; use auto") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"device: expected a device of this machine, got {name!r} but no CUDA device; use cpu or auto")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(
+            f"device: expected one of {torch.cuda.device_count()} CUDA devices, got {name!r}; count from cuda:0"
+        )
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise InputError(f"device: expected a device of this machine, got {name!r} but no MPS; use cpu or auto")
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", local_rank)
+    return device

@@ -1,0 +1,279 @@
+"""`danskin train`: from a config to a finished run folder, resumable at any moment."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import danskin
+from danskin.attacks import PGD, Attack
+from danskin.data import Dataset
+from danskin.data import load as load_data
+from danskin.errors import CheckpointError
+from danskin.models import build as build_model
+from danskin.models import describe
+from danskin.run import checkpoint
+from danskin.run.config import DataConfig, TrainConfig, to_yaml
+from danskin.run.evaluation import default_attacks, evaluate_model, picture_grid
+from danskin.run.files import write_atomically, write_json
+from danskin.run.record import Record, environment
+from danskin.run.runtime import Runtime
+from danskin.training import Hooks, TrainingState
+
+Listener = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Split:
+    """The data of a run: what is trained on, held out, and tested on, on the device."""
+
+    data: Dataset
+    train: tuple[Tensor, Tensor]
+    validation: tuple[Tensor, Tensor]
+    test: tuple[Tensor, Tensor]
+
+
+def load_split(config: DataConfig, seed: int, device: torch.device) -> Split:
+    """Load a data set; validation examples are the set's own, or held out of the training examples."""
+    data = load_data(config.name, config.folder).limit(config.train, config.test)
+    if data.x_val is not None and data.y_val is not None:
+        rest, x_val, y_val = data, data.x_val, data.y_val
+    else:
+        rest, x_val, y_val = data.split(config.validation, seed)
+    pairs = ((rest.x_train, rest.y_train), (x_val, y_val), (data.x_test, data.y_test))
+    train, validation, test = ((x.to(device), y.to(device)) for x, y in pairs)
+    return Split(data, train, validation, test)
+
+
+def new_model(config: TrainConfig, data: Dataset, device: torch.device) -> nn.Module:
+    """The config's model with weights drawn from its seed; the global random state is left alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        model = build_model(
+            config.model.name, input_shape=data.image_shape, classes=len(data.classes), **config.model.options
+        )
+    return model.to(device)
+
+
+def monitor_of(config: TrainConfig) -> Attack:
+    """The attack that watches validation accuracy."""
+    attack = config.attack
+    return config.monitor or PGD(attack.ball, 10, "radius/4", stop=True, box=attack.box, loss=attack.loss)
+
+
+def train(
+    config: TrainConfig, record: Record, runtime: Runtime, listen: Listener = lambda event: None
+) -> dict[str, Any]:
+    """Train every objective, evaluate, and write result.json, examples.npz and the weights.
+
+    Returns:
+        What result.json holds.
+    """
+    with _status(record, runtime):
+        split = load_split(config.data, config.seed, runtime.device)
+        models: dict[str, nn.Module] = {}
+        rows: dict[str, dict[str, Any]] = {}
+        for label in config.objectives:
+            models[label], rows[label] = _train_one(config, label, split, record, runtime, listen)
+        result = _evaluate(config, split, models, rows, record, runtime, listen)
+    return result
+
+
+@contextlib.contextmanager
+def _status(record: Record, runtime: Runtime) -> Iterator[None]:
+    """Keep status.json true however the run ends."""
+
+    def say(state: str, message: str) -> None:
+        if runtime.main:
+            with contextlib.suppress(Exception):
+                record.status(state, message)
+
+    say("running", "training")
+    try:
+        yield
+    except KeyboardInterrupt:
+        say("interrupted", "stopped by the user; go on with --resume")
+        raise
+    except BaseException as error:
+        say("failed", f"{type(error).__name__}: {error}")
+        raise
+    else:
+        say("finished", "done")
+    finally:
+        record.close()
+
+
+def _train_one(
+    config: TrainConfig, label: str, split: Split, record: Record, runtime: Runtime, listen: Listener
+) -> tuple[nn.Module, dict[str, Any]]:
+    folder = record.checkpoints(label)
+    model = new_model(config, split.data, runtime.device)
+    state = config.trainer.start(model)
+    torch.manual_seed(config.seed + runtime.rank)  # dropout; a checkpoint brings its own state
+    if (folder / "last.pt").exists():
+        saved = checkpoint.load(folder / "last.pt")
+        _check_same(saved.get("config"), config, folder / "last.pt")
+        state.load_state_dict(saved["state"])
+
+    def on_event(event: dict[str, Any]) -> None:
+        event = {"model": label, **event}
+        if runtime.main:
+            record.event(event)
+            listen(event)
+
+    def on_checkpoint(now: TrainingState) -> None:
+        if runtime.main:
+            checkpoint.save(folder / "last.pt", {"state": now.state_dict(), "config": to_yaml(config)})
+
+    with stop_between_steps() as stop:
+        config.trainer.fit(
+            state,
+            config.objective(label),
+            split.train,
+            split.validation,
+            monitor=monitor_of(config),
+            seed=config.seed,
+            hooks=Hooks(on_event, on_checkpoint, config.checkpoint_every, stop),
+            process=runtime,
+        )
+    if runtime.main:
+        _share_weights(config, label, state, folder)
+    row = {
+        "overfitted": state.overfitted,
+        "epochs": state.epoch,
+        "best_epoch": state.best.get("epoch"),
+        "train_seconds": sum(row["seconds"] for row in state.history),
+        "parameters": describe(model).parameters,
+        "weights": config.evaluation.weights,
+        "history": state.history,
+    }
+    if config.evaluation.weights == "best":
+        state.use_best()
+    return state.weights, row
+
+
+@contextlib.contextmanager
+def stop_between_steps() -> Iterator[Callable[[], bool]]:
+    """The first Ctrl-C (or SIGTERM) is remembered until the step is done; a second one breaks off at once."""
+    asked = threading.Event()
+
+    def remember(number: int, frame: Any) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+    old = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked.is_set
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def _check_same(saved: str | None, config: TrainConfig, path: Path) -> None:
+    if saved is not None and saved != to_yaml(config):
+        raise CheckpointError(
+            f"{path}: expected a checkpoint of this very config, got one of another; resume without changing settings, "
+            "or start a new run"
+        )
+
+
+def _share_weights(config: TrainConfig, label: str, state: TrainingState, folder: Path) -> None:
+    card = {"danskin": danskin.__version__, "model": label, "config": to_yaml(config)}
+    last = state.weights.state_dict()
+    checkpoint.save_weights(folder / "last.safetensors", last, card | {"epoch": str(state.epoch)})
+    if state.best:
+        weights = state.best["weights"]
+        checkpoint.save_weights(folder / "best.safetensors", weights, card | {"epoch": str(state.best["epoch"])})
+
+
+def _evaluate(
+    config: TrainConfig,
+    split: Split,
+    models: dict[str, nn.Module],
+    rows: dict[str, dict[str, Any]],
+    record: Record,
+    runtime: Runtime,
+    listen: Listener,
+) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    if runtime.main:
+        result = evaluate_all(config, split, models, listen)
+        for label, row in rows.items():
+            result["models"][label] |= row
+        write_json(record.folder / "result.json", result)
+        pictures = picture_grid(models, *split.test, config.attack, config.evaluation, config.seed)
+        if pictures:
+            write_atomically(record.folder / "examples.npz", lambda stream: stream.write(npz_bytes(pictures)))
+    runtime.barrier()
+    return result
+
+
+def evaluate_all(
+    config: TrainConfig, split: Split, models: dict[str, nn.Module], listen: Listener = lambda event: None
+) -> dict[str, Any]:
+    """result.json without the training rows: every model, judged on the test set."""
+    attacks = config.evaluation.attacks or default_attacks(config.attack)
+    judged = {}
+    for label, model in models.items():
+
+        def progress(text: str, label: str = label) -> None:
+            listen({"event": "evaluate", "model": label, "what": text})
+
+        judged[label] = evaluate_model(model, *split.test, attacks, config.evaluation, config.seed, progress)
+    data = split.data
+    return {
+        "danskin": danskin.__version__,
+        "name": config.name,
+        "seed": config.seed,
+        "data": {
+            "name": data.name,
+            "test": len(data.y_test),
+            "train": len(split.train[1]),
+            "validation": len(split.validation[1]),
+            "sha256_test": data.sha256_test,
+            "classes": list(data.classes),
+        },
+        "model": {"name": config.model.name, "options": config.model.options},
+        "attack": repr(config.attack),
+        "radius": float(torch.as_tensor(config.attack.ball.value)),
+        "models": judged,
+        "environment": {k: environment()[k] for k in ("python", "processor", "cuda", "threads", "packages")},
+    }
+
+
+def npz_bytes(arrays: dict[str, np.ndarray]) -> bytes:
+    """The arrays as a compressed .npz file."""
+    stream = io.BytesIO()
+    np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
+    return stream.getvalue()
+
+
+def load_models(record: Record, config: TrainConfig, data: Dataset, device: torch.device) -> dict[str, nn.Module]:
+    """The trained models of a run, in eval mode, with the weights its config says (best or last)."""
+    models: dict[str, nn.Module] = {}
+    for label in config.objectives:
+        model = new_model(config, data, device)
+        checkpoint.load_weights(record.checkpoints(label) / f"{config.evaluation.weights}.safetensors", model)
+        models[label] = model.eval()
+    return models
+
+
+def read_result(folder: Path) -> dict[str, Any] | None:
+    """result.json of a run, or None."""
+    path = folder / "result.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
