@@ -153,9 +153,7 @@ def check_labels(labels: Tensor, outputs: Tensor, loss: Loss, what: str = "label
     """
     single = outputs.ndim == 1 or (outputs.ndim == 2 and outputs.shape[1] == 1)
     if outputs.ndim not in (1, 2):
-        raise InputError(
-            f"logits: expected shape (batch, classes), got {tuple(outputs.shape)}; pool or flatten them"
-        )
+        raise InputError(f"logits: expected shape (batch, classes), got {tuple(outputs.shape)}; pool or flatten them")
     if loss.binary and not single:
         raise InputError(
             f"{loss.name}: expected one output per example for labels -1/+1, got {outputs.shape[1]} outputs; "
@@ -176,11 +174,7 @@ def check_labels(labels: Tensor, outputs: Tensor, loss: Loss, what: str = "label
                 "map 0/1 labels with 2 * y - 1"
             )
     elif low < 0 or high >= outputs.shape[1]:
-        hint = (
-            "map -1/+1 labels with (y + 1) // 2"
-            if low == -1 and high <= 1
-            else "check the data and the model"
-        )
+        hint = "map -1/+1 labels with (y + 1) // 2" if low == -1 and high <= 1 else "check the data and the model"
         raise InputError(
             f"{what}: expected classes 0 to {outputs.shape[1] - 1}, got values from {low} to {high}; {hint}"
         )

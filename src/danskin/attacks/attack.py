@@ -29,6 +29,7 @@ from danskin.minmax import (
     Set,
     Status,
     Streams,
+    Template,
 )
 
 Ball = Linf | L2 | L1
@@ -79,12 +80,7 @@ class Attack(ABC):
         precision: "model", or "bfloat16" for the search (the outcome is always judged without it).
     """
 
-    who: ClassVar[dict[str, str]] = {
-        "x": "-",
-        "y": "input shift",
-        "Y": "ball and box",
-        "Phi": "loss of the model",
-    }
+    template: ClassVar[Template] = Template("fixed", "input shift", "ball and box", "loss of the model")
 
     ball: Ball
     loss: LossName = field(default="cross_entropy", kw_only=True)
@@ -145,6 +141,7 @@ class Attack(ABC):
             InputError: something about x, y, targets, the box or the radius is not as it must be.
         """
         checks.check_box(self.box)
+        checks.check_precision(self.precision)
         checks.check_inputs(x, self.box)
         y = checks.check_integer_labels(y, x)
         checks.check_radius(self.ball, x, self.box)
@@ -183,12 +180,13 @@ class Attack(ABC):
         """
         start = time.perf_counter()
         batch = self.batch(x, y, targets)
+        names = None if index is None else _ordinary(checks.check_integer_labels(index, x, "index"))
         if len(x) == 0:
             none = torch.zeros(0, dtype=torch.bool, device=x.device)
             return Attacked(x.clone(), batch.x.clone(), none, batch.x.new_zeros(0), Cost(), Status.EMPTY)
         problem = self.problem(model)
         with problem.guard():
-            streams = Streams.of_content(seed, batch.x) if index is None else Streams.of(seed, index.to(x.device))
+            streams = Streams.of_content(seed, batch.x) if names is None else Streams.of(seed, names)
             feasible, payoff = problem.feasible(batch), problem.adversary_payoff(batch)
             found = self.maximizer()(payoff, problem.start(batch), feasible, streams)
             result = self._judge(payoff, batch, feasible, found)  # type: ignore[arg-type]

@@ -23,6 +23,12 @@ def check_box(box: DataBox) -> None:
         raise InputError(f"box: expected (low, high) with low < high, or None for no box, got {box!r}; try (0, 1)")
 
 
+def check_precision(precision: str) -> None:
+    """The precision is one there is."""
+    if precision not in ("model", "bfloat16"):
+        raise InputError(f"precision: expected 'model' or 'bfloat16', got {precision!r}; pick one")
+
+
 def check_inputs(x: Any, box: DataBox) -> None:
     """Inputs are finite floating-point tensors, batch first, inside the box."""
     if not isinstance(x, Tensor):

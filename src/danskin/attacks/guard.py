@@ -14,10 +14,10 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from danskin.errors import DanskinWarning, InputError
 
-#: What BatchNorm (and dropout) do while the adversary moves. Public code means three different things:
-#: "eval": running statistics, dropout off (TRADES, MART); "batch_frozen": statistics of the batch, buffers
+#: What BatchNorm does while the adversary moves. Public code means three different things:
+#: "eval": running statistics, and dropout off (TRADES, MART); "batch_frozen": statistics of the batch, buffers
 #: untouched (the modern recipes); "train_update": statistics of the batch, and every attack step updates the
-#: buffers (Madry, fast AT, Rice). "as_is": whatever mode the model is in, buffers untouched, with a warning
+#: buffers (Madry, fast AT, Rice). The last two leave dropout in the mode the model is in. "as_is": whatever mode the model is in, buffers untouched, with a warning
 #: when that mode is training.
 BatchNormMode = Literal["as_is", "eval", "batch_frozen", "train_update"]
 
@@ -98,16 +98,16 @@ def _buffers_kept(model: nn.Module) -> Iterator[None]:
 def _mode(model: nn.Module, batchnorm: BatchNormMode) -> Iterator[None]:
     modules = list(model.modules())
     training = [m.training for m in modules]
-    norms = [m for m in modules if isinstance(m, _NormBase) and m.training and m.track_running_stats]
+    norms = [m for m in modules if isinstance(m, _NormBase) and m.track_running_stats]
     if batchnorm == "as_is":
         _warn_if_training(modules)
     try:
-        if batchnorm == "eval":
-            for m in modules:
-                m.training = False
-        elif batchnorm != "train_update":
-            for m in norms:  # statistics of the batch, without touching the buffers
-                m.track_running_stats = False
+        for m in modules if batchnorm == "eval" else []:
+            m.training = False
+        for m in norms if batchnorm in ("batch_frozen", "train_update") else []:
+            m.training = True
+        for m in norms if batchnorm != "train_update" else []:
+            m.track_running_stats = not m.training  # statistics of the batch, without touching the buffers
         yield
     finally:
         for m, flag in zip(modules, training, strict=True):

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from danskin.attacks.attack import Attack, Ball
 from danskin.attacks.payoff import ShiftPayoff
-from danskin.errors import ModelError
+from danskin.errors import InputError, ModelError
 from danskin.losses import logistic
 from danskin.minmax import Cost, Maximizer, Maximum, Set, Status, Streams
 
@@ -36,9 +36,10 @@ def robust_margin(margin: Tensor, weight: Tensor, ball: Ball) -> Tensor:
 class LinearWorstCase(Attack):
     """The exact worst case of an affine model: for each wrong class the linear maximiser of its lead.
 
-    Raises `ModelError` when the model is not affine on the points it looks at. Costs one forward and
-    (classes - 1) backward passes. With one output and labels -1/+1 use loss="logistic", "hinge" or
-    "squared"; with classes the margin decides which vertex is worst.
+    Raises `ModelError` when the model is not affine on the points it looks at. Costs two forward passes (the
+    second checks the promise) and a backward pass per class. With one output and labels -1/+1 use
+    loss="logistic", "hinge" or "squared"; with classes the margin decides which vertex is worst. Targets
+    need two classes: with more, the worst case for a target is not a linear maximiser.
     """
 
     moves: ClassVar[str] = "every vertex that can be worst"
@@ -53,6 +54,11 @@ def _leads(payoff: ShiftPayoff, logits: Tensor) -> Tensor:
     if logits.ndim == 1 or logits.shape[1] == 1:
         return -(logits.reshape(-1) * payoff.y).unsqueeze(1)
     if payoff.targets is not None:
+        if logits.shape[1] > 2:
+            raise InputError(
+                f"LinearWorstCase: expected no targets with more than two classes, got targets and {logits.shape[1]} "
+                "classes; leave targets out, or use PGD"
+            )
         goal = logits.gather(1, payoff.targets[:, None])
         return (goal - logits.scatter(1, payoff.targets[:, None], -torch.inf).amax(1, True)).expand(-1, 1)
     own = torch.nn.functional.one_hot(payoff.y, logits.shape[1]).bool()
@@ -61,21 +67,29 @@ def _leads(payoff: ShiftPayoff, logits: Tensor) -> Tensor:
 
 def _worst_vertex(f: Any, y0: Tensor, Y: Set, generator: Streams | None = None) -> Maximum:
     delta = y0.detach().requires_grad_()
-    leads = _leads(f, f.logits(f.shifted(delta)))
+    device = y0.device.type
+    with torch.autocast(device, enabled=False):  # cheap passes save nothing here and blur what is exact
+        leads = _leads(f, f.logits(f.shifted(delta), precision="model"))
+    if not leads.requires_grad:
+        raise ModelError(
+            "model: expected outputs that depend differentiably on the input, got outputs without a gradient; remove "
+            "no_grad, detach, argmax or numpy from the model"
+        )
     best, promised = y0.detach().clone(), leads.new_full((len(y0),), -torch.inf)
     for k in range(leads.shape[1]):
         real = leads[:, k].isfinite()
-        (g,) = torch.autograd.grad(leads[:, k][real].sum(), delta, retain_graph=True)
+        (g,) = torch.autograd.grad(leads[:, k][real].sum(), delta, retain_graph=True, materialize_grads=True)
         vertex = Y.lmo(g)
         lead = leads[:, k].detach() + (g * vertex).reshape(len(g), -1).sum(1)
         better = real & (lead > promised)
         promised = torch.where(better, lead, promised)
         best = torch.where(better.view(-1, *[1] * (best.ndim - 1)), vertex, best)
-    with torch.no_grad():
-        logits = f.logits(f.shifted(best))
+    with torch.no_grad(), torch.autocast(device, enabled=False):
+        logits = f.logits(f.shifted(best), precision="model")
     found = _leads(f, logits).amax(1)
     scale = 1 + logits.abs().reshape(len(logits), -1).amax(1) + promised.abs()
-    if bool(((found - promised).abs() > 1e-3 * scale).any()):
+    rounding = max(1e-3, 16 * torch.finfo(f.dtype).eps)  # of a model in half precision
+    if bool(((found - promised).abs() > rounding * scale).any()):
         raise ModelError(
             "LinearWorstCase: expected an affine model, got one whose outputs are not linear in the input; use PGD"
         )

@@ -73,7 +73,7 @@ def template() -> list[Row]:
     for kind, table in _tables().items():
         for name, thing in table.items():
             who = getattr(thing, "template", None)
-            if who is not None:
+            if who is not None and hasattr(thing, "moves"):
                 row = {"package": kind, "name": name, "x": who.x, "y": who.y, "Y": who.Y, "Phi": who.Phi}
                 rows.append(row | {"how they move": thing.moves})
     return rows
@@ -101,9 +101,9 @@ def describe(name: str) -> str:
     if name == "config":
         return f"{inspect.getdoc(TrainConfig)}\n\nDefaults:\n\n{to_yaml(TrainConfig())}"
     tables = _tables()
-    for kind, table in tables.items():
-        if name in table:
-            return _describe(kind, name, table[name])
+    found = [_describe(kind, name, table[name]) for kind, table in tables.items() if name in table]
+    if found:  # a data set and a recipe may share a name
+        return "\n\n".join(found)
     known = [n for table in tables.values() for n in table] + ["config"]
     raise ConfigError(f"show: expected a known name, got {name!r}; {suggest(name, known)}")
 

@@ -55,8 +55,9 @@ class Progress:
             case "evaluate" if not self.terminal:
                 self.console.print(f"{label}: evaluating {event['what']}", highlight=False)
             case "evaluate":
-                task = self.tasks.setdefault("evaluate", self.bar.add_task("evaluate", total=None, note=""))
-                self.bar.update(task, note=f"{label}: {event['what']}")
+                if "evaluate" not in self.tasks:
+                    self.tasks["evaluate"] = self.bar.add_task("evaluate", total=None, note="")
+                self.bar.update(self.tasks["evaluate"], note=f"{label}: {event['what']}")
 
     def _epoch(self, label: str, event: dict[str, Any]) -> None:
         robust = "" if event["robust"] is None else f", robust {100 * event['robust']:.1f} %"

@@ -9,6 +9,7 @@ from typing import Any
 
 import typer
 
+from danskin.cli import EXIT_INTERRUPTED
 from danskin.errors import ConfigError
 
 
@@ -33,7 +34,7 @@ def train(
     else:
         config = load_config(recipe or "digits", overrides)
         if dry_run:
-            _dry_run(config)
+            _dry_run(config, as_json)
             return
     runtime = Runtime.start(config.device, config.threads, config.deterministic)
     try:
@@ -41,7 +42,11 @@ def train(
             folder = runtime.share(str(Record.create(config, runs, out).folder) if runtime.main else None)
             record = Record(Path(folder))
         with Progress(config, quiet or not runtime.main) as progress:
-            result = run_training(config, record, runtime, progress.event)
+            try:
+                result = run_training(config, record, runtime, progress.event)
+            except KeyboardInterrupt:  # typer would end without a word
+                print(f"danskin: interrupted; go on with danskin train --resume {record.folder}", file=sys.stderr)
+                raise typer.Exit(EXIT_INTERRUPTED) from None
         if not runtime.main:
             return
         path = _report(record.folder)
@@ -73,10 +78,10 @@ def _report(folder: Path) -> str | None:
         return None
 
 
-def _dry_run(config: Any) -> None:
+def _dry_run(config: Any, as_json: bool) -> None:
     """The resolved config on stdout, the work it means on stderr."""
-    from danskin.run.config import to_yaml
+    from danskin.run.config import plain, to_yaml
     from danskin.run.plan import plan
 
-    typer.echo(to_yaml(config), nl=False)
+    typer.echo(json.dumps(plain(config)) if as_json else to_yaml(config).rstrip())
     print(plan(config), file=sys.stderr)

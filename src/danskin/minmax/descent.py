@@ -118,14 +118,14 @@ def min_norm_weights(gram: Tensor) -> Tensor:
         gram: (k, k) inner products of the generators.
     """
     G = gram.detach().to("cpu", torch.float64)
+    G = G / G.diagonal().max().clamp_min(1e-300)  # the weights do not depend on the scale; the solver's cut-offs would
     k = len(G)
     w = torch.zeros(k, dtype=torch.float64)
     w[int(G.diagonal().argmin())] = 1.0
-    scale = float(G.diagonal().max())
     for _ in range(50 * k):
         products = G @ w
         j = int(products.argmin())
-        if float(w @ products) - float(products[j]) <= 1e-14 * scale:
+        if float(w @ products) - float(products[j]) <= 1e-14:
             break
         support = (w > 0).nonzero().flatten()
         if j in support.tolist():

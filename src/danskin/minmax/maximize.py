@@ -58,8 +58,12 @@ class _Search:
     """
 
     def __init__(self, f: Payoff, y0: Tensor, Y: Set, *, keep: Keep, drop: bool = False) -> None:
+        if keep not in ("best", "value", "last"):
+            raise InputError(f"keep: expected 'best', 'value' or 'last', got {keep!r}; pick one")
         if drop and keep != "best":
-            raise InputError(f"stop: expected keep='best' to stop at the first settled point, got {keep!r}")
+            raise InputError(
+                f"stop: expected keep='best', got {keep!r}; only the first settled point is kept by stopping"
+            )
         self.f, self.Y, self.keep, self.drop = f, Y, keep, drop
         self.start = time.perf_counter()
         self.cost = Cost()
@@ -211,6 +215,10 @@ class Ascent:
             raise InputError(f"Ascent.step: expected a number >= 0, got {self.step}; ascent moves along +gradient")
         if self.schedule not in _SCHEDULES:
             raise InputError(f"Ascent.schedule: expected one of {list(_SCHEDULES)}, got {self.schedule!r}; pick one")
+        if self.direction not in ("steepest", "gradient", "sparse"):
+            raise InputError(
+                f"Ascent.direction: expected 'steepest', 'gradient' or 'sparse', got {self.direction!r}; pick one"
+            )
         if not 0 <= self.quantile < 1:
             raise InputError(f"Ascent.quantile: expected a number in [0, 1), got {self.quantile}; try 0.99")
 
@@ -233,6 +241,11 @@ class Ascent:
             return search.result(Status.DONE, y)
         search.evaluate(y, gradient=False)
         return search.result(Status.DONE)
+
+    def rows(self, index: Tensor) -> Ascent:
+        """The same ascent for some rows: a step per row is cut along."""
+        step = self.step
+        return replace(self, step=step[index]) if isinstance(step, Tensor) and step.numel() > 1 else self
 
     def _move(self, y: Tensor, g: Tensor, length: Tensor, k: int, Y: Set) -> Tensor:
         if k == 0 and self.first == "vertex":
@@ -359,6 +372,10 @@ def _accept(
     )
 
 
+def _rows(maximizer: Any, index: Tensor) -> Any:
+    return maximizer.rows(index) if hasattr(maximizer, "rows") else maximizer
+
+
 @dataclass(frozen=True)
 class BestOf:
     """Run several maximisers and keep, for each row, the best point.
@@ -373,6 +390,10 @@ class BestOf:
     stop: bool = False
     keep: Keep = "best"
 
+    def rows(self, index: Tensor) -> BestOf:
+        """The same for some rows."""
+        return replace(self, maximizers=tuple(_rows(m, index) for m in self.maximizers))
+
     def __call__(self, f: Payoff, y0: Tensor, Y: Set, generator: Streams | None = None) -> Maximum:
         """Maximise f over Y from y0 with each of them."""
         search = _Search(f, y0, Y, keep=self.keep, drop=self.stop)
@@ -384,7 +405,7 @@ class BestOf:
                 break
             (y0,) = left
             streams = generator.rows(search.index).child(i) if generator is not None else None
-            found = maximizer(search.f, y0, search.Y, streams)
+            found = _rows(maximizer, search.index)(search.f, y0, search.Y, streams)
             if found.value is None:
                 raise InputError("BestOf: expected maximisers with keep='best', got one with keep='last'; change it")
             search.cost += found.cost
@@ -408,6 +429,10 @@ class Restarts:
     n: int
     stop: bool = False
     keep: Keep = "best"
+
+    def rows(self, index: Tensor) -> Restarts:
+        """The same for some rows."""
+        return replace(self, maximizer=_rows(self.maximizer, index))
 
     def __call__(self, f: Payoff, y0: Tensor, Y: Set, generator: Streams | None = None) -> Maximum:
         """Maximise f over Y, n times."""

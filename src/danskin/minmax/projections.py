@@ -7,14 +7,21 @@ float64, so that an l1 norm over 10^5 float32 coordinates is right to its last d
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
+
+
+def flatten(t: Tensor) -> Tensor:
+    """(batch, ...) as (batch, d), also for an empty batch."""
+    return t.reshape(len(t), math.prod(t.shape[1:]))
 
 
 def _wide(*tensors: Tensor) -> tuple[Tensor, ...]:
     """The tensors flattened to (batch, d), in float64 where the device has it."""
     wide = torch.float32 if tensors[0].device.type == "mps" else torch.float64
-    return tuple(t.reshape(len(t), -1).to(wide) for t in tensors)
+    return tuple(flatten(t).to(wide) for t in tensors)
 
 
 def _column(radius: float | Tensor, like: Tensor) -> Tensor:

@@ -64,7 +64,7 @@ class Streams:
 
         Equal examples share a stream. The hash is multilinear over the float32 bits of each row.
         """
-        bits = (x.detach().reshape(len(x), -1).to(torch.float32) + 0.0).contiguous().view(torch.int32)
+        bits = (x.detach().reshape(len(x), _size(x)).to(torch.float32) + 0.0).contiguous().view(torch.int32)
         weights = _mix(torch.arange(1, bits.shape[1] + 1, device=x.device) * _GAMMA) | 1
         return Streams.of(seed, (bits.to(torch.int64) * weights).sum(1))
 
@@ -82,9 +82,9 @@ class Streams:
         return _mix(self.key[:, None] + counter * _GAMMA)
 
     def _unit(self, n: int, dtype: torch.dtype) -> Tensor:
-        """(batch, n) uniform on the open interval (0, 1): the middles of 2^53 (float32: 2^24) cells."""
+        """(batch, n) uniform on the open interval (0, 1): the middles of 2^52 (float32: 2^23) cells, exactly."""
         if dtype == torch.float64:
-            return (_shift(self.bits(n), 11).to(torch.float64) + 0.5) * 2.0**-53
+            return (_shift(self.bits(n), 12).to(torch.float64) + 0.5) * 2.0**-52
         return ((_shift(self.bits(n), 41).to(torch.float32)) + 0.5) * 2.0**-23
 
     def uniform(self, like: Tensor) -> Tensor:

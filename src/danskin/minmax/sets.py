@@ -96,9 +96,11 @@ def _rows(value: Any, index: Tensor) -> Any:
 
 def _one_hot_largest(size: Tensor, value: Tensor) -> Tensor:
     """`value` at the largest entry of `size` in each row (the first of equals), 0 elsewhere."""
-    flat = size.reshape(len(size), -1)
+    flat = projections.flatten(size)
+    if not flat.numel():
+        return torch.zeros_like(size)
     at = flat.argmax(1, keepdim=True)
-    picked = value.reshape(len(value), -1).gather(1, at)
+    picked = projections.flatten(value).gather(1, at)
     return torch.zeros_like(flat).scatter_(1, at, picked).view(size.shape)
 
 
@@ -244,7 +246,7 @@ class L1(_Ball):
         """Uniform in the ball: +-radius E_i / (E_1 + ... + E_{d+1}) with independent exponentials."""
         last = generator.child(1).exponential(like.new_empty(len(like), 1)).view(-1)
         e = generator.child(0).exponential(like)
-        total = e.reshape(len(e), -1).sum(1) + last
+        total = projections.flatten(e).sum(1) + last
         return e * generator.child(2).sign(like) * rowwise(self.value / total, like)
 
     def violation(self, y: Tensor) -> Tensor:
@@ -328,6 +330,14 @@ class Simplex:
 
     total: Number = 1.0
 
+    def __post_init__(self) -> None:
+        value = torch.as_tensor(self.value)
+        if value.ndim > 1 or not bool(((value >= 0) & value.isfinite()).all()):
+            raise InputError(
+                f"Simplex.total: expected a finite number >= 0, or a tensor with one per row, got {self.total!r}; "
+                "use 1 for class weights"
+            )
+
     @cached_property
     def value(self) -> Any:
         """The total as a number or a (batch,) tensor."""
@@ -348,11 +358,11 @@ class Simplex:
     def sample(self, like: Tensor, generator: Streams) -> Tensor:
         """Uniform: exponentials over their sum (the flat Dirichlet distribution)."""
         e = generator.exponential(like)
-        return e * rowwise(self.value / e.reshape(len(e), -1).sum(1), like)
+        return e * rowwise(self.value / projections.flatten(e).sum(1), like)
 
     def violation(self, y: Tensor) -> Tensor:
         """The larger of |sum y - total| and the most negative weight."""
-        flat = y.reshape(len(y), -1)
+        flat = projections.flatten(y)
         return _excess(torch.maximum((flat.sum(1) - self.value).abs(), -flat.amin(1)))
 
     def norm(self, y: Tensor) -> Tensor:

@@ -62,12 +62,16 @@ def evaluate_model(
     progress("clean")
     size = config.batch_size
     clean = outcomes(model, x, y, batch_size=size, prepare=to_float).correct
-    worst, rows = clean.clone(), {}
+    worst = clean.clone()
+    rows: dict[str, dict[str, Any]] = {}
     for attack in attacks:
-        progress(title(attack))
+        name = title(attack)
+        same = sum(key == name or key.startswith(f"{name} #") for key in rows)
+        name += f" #{same + 1}" if same else ""
+        progress(name)
         found = outcomes(model, x, y, attack, batch_size=size, seed=seed, prepare=to_float)
         worst &= found.correct
-        rows[title(attack)] = {"attack": repr(attack), "accuracy": share(found.correct), "cost": asdict(found.cost)}
+        rows[name] = {"attack": repr(attack), "accuracy": share(found.correct), "cost": asdict(found.cost)}
     out: dict[str, Any] = {"clean": share(clean), "attacks": rows, "worst_case": share(worst)}
     if config.curve and attacks:
         out |= _curve(model, x, y, attacks[-1], config, clean, seed, progress)

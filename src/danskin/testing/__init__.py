@@ -1,0 +1,13 @@
+"""Conformance suites and oracles that others can run on their own sets and attacks.
+
+>>> from danskin.minmax import Linf
+>>> check_set(lambda like: Linf(0.3))
+
+Everything here raises `AssertionError` with what was expected and what came; nothing needs pytest.
+"""
+
+from danskin.testing import models, oracles
+from danskin.testing.attacks import ATTACK_CHECKS, check_attack
+from danskin.testing.sets import SET_CHECKS, check_set
+
+__all__ = ["ATTACK_CHECKS", "SET_CHECKS", "check_attack", "check_set", "models", "oracles"]
