@@ -1,6 +1,5 @@
-"""Recipes that danskin ships, by name."""
+"""Recipes that danskin ships, by name: one YAML file each, read by `danskin.run.config`."""
 
-from pathlib import Path
+from danskin.run.config import RECIPES
 
-#: name -> YAML file.
-RECIPES: dict[str, Path] = {path.stem: path for path in sorted(Path(__file__).parent.glob("*.yaml"))}
+__all__ = ["RECIPES"]

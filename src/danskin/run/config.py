@@ -22,11 +22,13 @@ from typing import Any, Literal
 from danskin.attacks import ATTACKS, PGD, Attack
 from danskin.attacks.guard import BatchNormMode
 from danskin.data import DATASETS
-from danskin.errors import ConfigError, DanskinError, MissingError
+from danskin.errors import ConfigError, DanskinError, InputError, MissingError
 from danskin.losses import LossName
 from danskin.minmax import L1, L2, Linf
 from danskin.training import OPTIMIZERS, SCHEDULES, AdversarialTraining, Objective, StandardTraining, Trainer
 
+#: Recipes that danskin ships: name -> YAML file.
+RECIPES = {path.stem: path for path in sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))}
 BALLS: dict[str, type] = {"linf": Linf, "l2": L2, "l1": L1}
 
 
@@ -84,6 +86,11 @@ class EvaluationConfig:
     pictures: int = 6
     picture_balls: tuple[Linf | L2 | L1, ...] = ()
 
+    def __post_init__(self) -> None:
+        for name, least in (("batch_size", 1), ("curve_examples", 1), ("pictures", 0)):
+            if getattr(self, name) < least:
+                raise InputError(f"{name}: expected at least {least}, got {getattr(self, name)}; correct it")
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -129,8 +136,9 @@ class TrainConfig:
                 f"objectives: expected 'standard', 'adversarial' or both, each once, got {list(self.objectives)}; "
                 "write objectives: [standard, adversarial]"
             )
-        if self.seed < 0:
-            raise ConfigError(f"seed: expected a number >= 0, got {self.seed}; use 0, 1, 2, ...")
+        for name in ("seed", "threads", "checkpoint_every"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name}: expected a number >= 0, got {getattr(self, name)}; use 0, 1, 2, ...")
 
     def objective(self, label: str) -> Objective:
         """The objective called `label`."""
@@ -139,6 +147,8 @@ class TrainConfig:
         return AdversarialTraining(self.attack, self.loss, self.batchnorm)
 
 
+#: Settings that all attacks have.
+_COMMON = {f.name for f in dataclasses.fields(Attack)}
 #: Names of the choices at each place, by the abstract type or any member of the union.
 _CHOICES: tuple[dict[str, Any], ...] = (ATTACKS, BALLS, OPTIMIZERS, SCHEDULES)
 
@@ -293,8 +303,6 @@ def read_recipe(source: str | Path) -> dict[str, Any]:
         MissingError: there is no such file or recipe.
         ConfigError: it is not a mapping.
     """
-    from danskin.recipes import RECIPES
-
     path = Path(source)
     if str(source) in RECIPES:
         path = RECIPES[str(source)]
@@ -312,7 +320,8 @@ def read_recipe(source: str | Path) -> dict[str, Any]:
 def override(node: dict[str, Any], assignments: typing.Iterable[str]) -> dict[str, Any]:
     """Apply `a.b.c=value` texts to plain data, in order.
 
-    A new `name` replaces its whole node: the old options belonged to the old choice.
+    A new `name` replaces its whole node: the old options belonged to the old choice. Only what all attacks
+    have (ball, loss, box, ...) stays when one attack takes another's place.
 
     Raises:
         ConfigError: not of the form key=value.
@@ -329,7 +338,9 @@ def override(node: dict[str, Any], assignments: typing.Iterable[str]) -> dict[st
             at = at[k]
         new = parse_yaml(value, f"override {key}") if value.strip() else None
         if keys[-1] == "name" and len(keys) > 1 and at.get("name") != new:
-            at.clear()
+            kept = _COMMON if at.get("name") in ATTACKS and new in ATTACKS else set()
+            for key in at.keys() - kept:
+                del at[key]
         at[keys[-1]] = new
     return node
 
