@@ -189,6 +189,9 @@ class Attack(ABC):
             streams = Streams.of_content(seed, batch.x) if names is None else Streams.of(seed, names)
             feasible, payoff = problem.feasible(batch), problem.adversary_payoff(batch)
             found = self.maximizer()(payoff, problem.start(batch), feasible, streams)
+        raw = raw_module(model)
+        mode: BatchNormMode = "eval" if self.batchnorm == "eval" else "as_is"  # the outcome is that of the model itself
+        with as_found(raw, mode, x.device, warn=False):
             result = self._judge(payoff, batch, feasible, found)  # type: ignore[arg-type]
         return replace(result, cost=replace(result.cost, seconds=time.perf_counter() - start))
 
@@ -201,6 +204,7 @@ class Attack(ABC):
         x = _cast_towards(batch.x, payoff.shifted(found.y), batch.dtype)
         device = x.device.type
         cheap = self.precision != "model" or batch.dtype != batch.x.dtype or torch.is_autocast_enabled(device)
+        cheap |= self.batchnorm in ("batch_frozen", "train_update")  # the search saw another function
         cost, value, success = found.cost, found.value, found.settled
         if value is None or success is None or cheap:
             with torch.no_grad(), torch.autocast(device, enabled=False):

@@ -39,20 +39,21 @@ def check_inputs(x: Any, box: DataBox) -> None:
         raise InputError(
             f"x: expected a batch, shape (batch, ...), got shape {tuple(x.shape)}; add a batch dimension with x[None]"
         )
-    if not bool(x.isfinite().all()):
+    if not x.numel():
+        return
+    low, high = (float(v) for v in x.aminmax())
+    if not (math.isfinite(low) and math.isfinite(high)):
         rows = (~x.reshape(len(x), -1).isfinite().all(1)).nonzero().flatten().tolist()
         raise InputError(
             f"x: expected finite values, got NaN or infinity in {len(rows)} of {len(x)} examples (first: {rows[0]}); "
             "clean the data"
         )
-    if box is not None and x.numel():
-        low, high = float(x.min()), float(x.max())
-        if low < box[0] - _SLACK or high > box[1] + _SLACK:
-            hint = "divide by 255" if high > 2 and low >= 0 else "pass box=(low, high) of your data, or box=None"
-            raise InputError(
-                f"x: expected values in the box [{box[0]:g}, {box[1]:g}], got {low:.4g} to {high:.4g}; {hint}; put "
-                "normalisation into the model's first layer"
-            )
+    if box is not None and (low < box[0] - _SLACK or high > box[1] + _SLACK):
+        hint = "divide by 255" if high > 2 and low >= 0 else "pass box=(low, high) of your data, or box=None"
+        raise InputError(
+            f"x: expected values in the box [{box[0]:g}, {box[1]:g}], got {low:.4g} to {high:.4g}; {hint}; put "
+            "normalisation into the model's first layer"
+        )
 
 
 def check_integer_labels(labels: Any, x: Tensor, what: str = "y") -> Tensor:

@@ -17,8 +17,8 @@ from danskin.errors import DanskinWarning, InputError
 #: What BatchNorm does while the adversary moves. Public code means three different things:
 #: "eval": running statistics, and dropout off (TRADES, MART); "batch_frozen": statistics of the batch, buffers
 #: untouched (the modern recipes); "train_update": statistics of the batch, and every attack step updates the
-#: buffers (Madry, fast AT, Rice). The last two leave dropout in the mode the model is in. "as_is": whatever mode the model is in, buffers untouched, with a warning
-#: when that mode is training.
+#: buffers (Madry, fast AT, Rice). The last two leave dropout in the mode the model is in, and the outcome is
+#: judged in that mode. "as_is": the mode the model is in, buffers untouched, with a warning when it is training.
 BatchNormMode = Literal["as_is", "eval", "batch_frozen", "train_update"]
 
 
@@ -31,7 +31,7 @@ def raw_module(model: Callable[..., Tensor]) -> Any:
 
 
 @contextmanager
-def as_found(model: Any, batchnorm: BatchNormMode, device: torch.device) -> Iterator[None]:
+def as_found(model: Any, batchnorm: BatchNormMode, device: torch.device, *, warn: bool = True) -> Iterator[None]:
     """A context in which gradients to the input can be taken, and after which nothing has changed.
 
     Parameters do not require gradients inside; `.grad` is never touched. With "train_update" the buffers
@@ -49,7 +49,7 @@ def as_found(model: Any, batchnorm: BatchNormMode, device: torch.device) -> Iter
             stack.enter_context(_frozen_parameters(model))
             if batchnorm != "train_update":
                 stack.enter_context(_buffers_kept(model))
-            stack.enter_context(_mode(model, batchnorm))
+            stack.enter_context(_mode(model, batchnorm, warn))
         yield
 
 
@@ -95,11 +95,11 @@ def _buffers_kept(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _mode(model: nn.Module, batchnorm: BatchNormMode) -> Iterator[None]:
+def _mode(model: nn.Module, batchnorm: BatchNormMode, warn: bool) -> Iterator[None]:
     modules = list(model.modules())
     training = [m.training for m in modules]
     norms = [m for m in modules if isinstance(m, _NormBase) and m.track_running_stats]
-    if batchnorm == "as_is":
+    if batchnorm == "as_is" and warn:
         _warn_if_training(modules)
     try:
         for m in modules if batchnorm == "eval" else []:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from danskin.attacks import checks
 from danskin.losses import Loss, check_labels, predict
+from danskin.minmax.maximize import gradient_at
 
 #: Precision of the passes that look for a perturbation. "model": as the model is. "bfloat16": autocast, each
 #: success then confirmed without it.
@@ -48,7 +49,9 @@ class ShiftPayoff:
     def shifted(self, delta: Tensor) -> Tensor:
         """X + delta, kept in the box against rounding."""
         x = self.x + delta
-        return x if self.box is None else x.clamp(*self.box)
+        if self.box is None:
+            return x
+        return x.clamp(*self.box) if x.requires_grad else x.clamp_(*self.box)
 
     def logits(self, point: Tensor, precision: Precision | None = None) -> Tensor:
         """The model's logits in float32 or float64, checked on the first call."""
@@ -82,6 +85,17 @@ class ShiftPayoff:
         """(value, adversarial) at x + delta."""
         logits = self.logits(self.shifted(delta))
         return self.value(logits), self.adversarial(logits)
+
+    def with_gradient(self, delta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(value, adversarial, gradient) at x + delta, differentiated at the shifted point itself.
+
+        There the clamp to the box is not part of the graph: it changes rounding only.
+        """
+        with torch.no_grad():
+            point = self.shifted(delta)
+        logits = self.logits(point.requires_grad_())
+        value = self.value(logits)
+        return value, self.adversarial(logits), gradient_at(value, point)
 
     def rows(self, index: Tensor) -> ShiftPayoff:
         """The payoff of some examples."""

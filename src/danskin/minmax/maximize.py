@@ -3,7 +3,8 @@
 f takes (batch, ...) and returns one value per row, or a pair (values, settled) where `settled` marks the
 rows whose question is answered at this point (an attack: the example is misclassified). A settled point
 beats one that is not, whatever their values. If f has a method ``rows(index)``, rows can be dropped from
-the batch while the others go on.
+the batch while the others go on; if it has ``with_gradient(y) -> (values, settled or None, gradient)``, that is
+called where the gradient is wanted (a payoff may know a cheaper way than through its own call).
 """
 
 from __future__ import annotations
@@ -49,6 +50,25 @@ def _mask(rows: Tensor, like: Tensor) -> Tensor:
     return rows.view(-1, *[1] * (like.ndim - 1))
 
 
+def gradient_at(value: Tensor, y: Tensor) -> Tensor:
+    """The gradient of the summed values at the leaf y.
+
+    Raises:
+        ModelError: the values do not depend differentiably on y.
+    """
+    if not value.requires_grad:
+        raise ModelError(
+            "payoff: expected values that depend differentiably on the input, got values without a gradient; remove "
+            "no_grad, detach, argmax or numpy from the model, or use an attack that needs no gradient"
+        )
+    (slope,) = torch.autograd.grad(value.sum(), y, allow_unused=True)
+    if slope is None:
+        raise ModelError(
+            "payoff: expected values that depend on the input, got values that do not use it; check the model's forward"
+        )
+    return slope
+
+
 class _Search:
     """The book-keeping of one run: evaluates f, counts, keeps the best point, drops settled rows.
 
@@ -76,34 +96,26 @@ class _Search:
 
     def evaluate(self, y: Tensor, *, gradient: bool) -> tuple[Tensor, Tensor]:
         """(value, gradient) at y, recorded; the gradient is empty unless asked for."""
-        y = y.detach().requires_grad_(gradient)
+        y = y.detach()
         with torch.set_grad_enabled(gradient):
-            out = self.f(y)
-            value, settled = out if isinstance(out, tuple) else (out, None)
-            if value.shape != (len(y),):
-                raise ModelError(
-                    f"payoff: expected one value per row, shape ({len(y)},), got {tuple(value.shape)}; "
-                    "use reduction='none'"
-                )
-            slope = self._slope(value, y) if gradient else y.new_empty(0)
-        self.cost += Cost(len(y), len(y) * gradient, 1)
-        value = value.detach().to(self.value.dtype)
-        self._record(y.detach(), value, settled)
-        return value, slope
-
-    def _slope(self, value: Tensor, y: Tensor) -> Tensor:
-        if not value.requires_grad:
+            if gradient and hasattr(self.f, "with_gradient"):
+                value, settled, slope = self.f.with_gradient(y)
+            else:
+                leaf = y.requires_grad_(gradient)
+                out = self.f(leaf)
+                value, settled = out if isinstance(out, tuple) else (out, None)
+                slope = gradient_at(value, leaf) if gradient else y.new_empty(0)
+        if value.shape != (len(y),):
             raise ModelError(
-                "payoff: expected values that depend differentiably on the input, got values without a "
-                "gradient; remove no_grad, detach, argmax or numpy from the model, or use an attack that "
-                "needs no gradient"
+                f"payoff: expected one value per row, shape ({len(y)},), got {tuple(value.shape)}; use reduction='none'"
             )
-        (slope,) = torch.autograd.grad(value.sum(), y, allow_unused=True)
-        if slope is None:
-            raise ModelError("payoff: expected values that depend on the input, got values that do not use it")
-        if self.flat is None:
-            self.flat = vector_norm(slope, math.inf) == 0
-        return slope
+        self.cost += Cost(len(y), len(y) * gradient, 1)
+        if gradient and self.flat is None:
+            self.flat = ~slope.reshape(len(slope), math.prod(slope.shape[1:])).any(1)
+        value = value.detach().to(self.value.dtype)
+        if self.keep != "last":
+            self._record(y.detach(), value, settled)
+        return value, slope
 
     def _record(self, y: Tensor, value: Tensor, settled: Tensor | None) -> None:
         if self.settled is None and settled is not None:
@@ -120,7 +132,10 @@ class _Search:
                 self.alive = ~(settled | known)
             self._store("settled", torch.where(better, settled, known), whole)
         self._store("value", torch.where(better, value, pick(self.value)), whole)
-        self._store("y", torch.where(_mask(better, y), y, pick(self.y)), whole)
+        if whole and y.device.type == "cpu" and bool(better.all()):
+            self.y = y  # no copy; where looking is free, that is: elsewhere it would wait for the device
+        elif y.device.type != "cpu" or bool(better.any()):
+            self._store("y", torch.where(_mask(better, y), y, pick(self.y)), whole)
 
     def _store(self, name: str, new: Tensor, whole: bool) -> None:
         if whole:
@@ -257,6 +272,8 @@ class Ascent:
         else:
             d = _sparse_signs(g, y, Y, self.quantile)
         factor = _SCHEDULES[self.schedule](k, self.steps)
+        if length.ndim == 0 and length.device.type == "cpu":
+            return Y.project(torch.add(y, d, alpha=float(length) * factor))
         return Y.project(torch.addcmul(y, d, rowwise(length * factor, y)))
 
 

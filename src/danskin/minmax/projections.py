@@ -96,6 +96,9 @@ def stretch_l2_box(v: Tensor, radius: float | Tensor, low: Tensor, high: Tensor,
     With most = 1 this is the projection of v on ball and box (s = 1 / (1 + multiplier)); with
     most = inf it is the linear maximiser over them in the direction v.
 
+    s starts where the ball alone would put it, and is solved for again while coordinates meet their bounds;
+    both only grow, so the loop ends, with s exact, after as many rounds as there are groups that do (a few).
+
     Args:
         v: (batch, ...).
         radius: one number, or one per row, >= 0.
@@ -103,27 +106,28 @@ def stretch_l2_box(v: Tensor, radius: float | Tensor, low: Tensor, high: Tensor,
         high: like v, >= 0.
         most: 1.0 or inf.
     """
-    flat, lo, hi = _wide(v, low, high)
-    r = _column(radius, flat)
-    # s and v only enter as a product: scale rows to max |v| = 1 so that no square under- or overflows
-    scale = flat.abs().amax(1, keepdim=True) if flat.shape[1] else torch.ones_like(r)
+    flat, lo, hi = (flatten(t) for t in (v, low, high))
+    if not flat.numel():
+        return v.clone()
+    wide = flat.dtype if v.device.type == "mps" else torch.float64
+    r2 = _column(radius, flat.new_empty(len(flat), 0, dtype=wide)) ** 2
+    # s and v enter only as a product: scale rows to max |v| = 1 so that no square under- or overflows
+    scale = flat.abs().amax(1, keepdim=True)
     scale = torch.where(scale > 0, scale, 1.0)
-    a, cap = flat.abs() / scale, scale * most
+    a, cap = flat.abs() / scale, scale.to(wide) * most
     room = torch.where(flat > 0, hi, -lo)
-    s, order = torch.where(a > 0, room / a, torch.inf).sort(1)  # where each coordinate meets its bound
-    squares = torch.where(a > 0, a**2, 0.0).gather(1, order)
-    rooms = torch.where(a > 0, room, 0.0).gather(1, order)
-    none = torch.zeros_like(r)
-    # after k break points: squares of the coordinates still free (suffix sums: no cancellation) and of the bounds
-    free = torch.cat([squares.flip(1).cumsum(1).flip(1), none], 1)
-    fixed = torch.cat([none, torch.where(s.isfinite(), rooms**2, 0.0).cumsum(1)], 1)
-    reached = fixed[:, 1:] + torch.where(free[:, 1:] > 0, s**2 * free[:, 1:], 0.0) <= r**2
-    k = reached.sum(1, keepdim=True)
-    best = ((r**2 - _pick(fixed, k)).clamp_min(0) / _pick(free, k)).sqrt()
-    best = torch.where(_pick(free, k) > 0, best, torch.inf)  # else all are at their bound
-    s_star = torch.minimum(best, cap)
-    q = torch.where(a > 0, torch.minimum(a * s_star, room), 0.0)  # where a = 0, a * inf would be NaN
-    return (q * flat.sign()).to(v.dtype).view(v.shape)
+    squares, room_squares = a.square(), room.square()
+    bound = torch.zeros_like(a, dtype=torch.bool)
+    while True:
+        free = torch.where(bound, 0.0, squares).sum(1, keepdim=True, dtype=wide)
+        spent = torch.where(bound, room_squares, 0.0).sum(1, keepdim=True, dtype=wide)
+        s = torch.where(free > 0, ((r2 - spent).clamp_min(0) / free).sqrt(), torch.inf).minimum(cap)
+        now = bound | ((a * s.to(a.dtype) >= room) & (a > 0))
+        if torch.equal(now, bound):
+            break
+        bound = now
+    q = torch.where(bound, room, torch.where(a > 0, a * s.to(a.dtype), 0.0))
+    return (q * flat.sign()).view(v.shape)
 
 
 def lmo_l1_box(g: Tensor, radius: float | Tensor, low: Tensor, high: Tensor) -> Tensor:

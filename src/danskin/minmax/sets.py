@@ -81,7 +81,8 @@ def vector_norm(y: Tensor, order: float) -> Tensor:
     if y.numel() == 0:
         return y.new_zeros(len(y))
     if order == math.inf:
-        return torch.linalg.vector_norm(y, order, dims)
+        low, high = projections.flatten(y).aminmax(dim=1)
+        return torch.maximum(-low, high)
     wide = y.dtype if y.device.type == "mps" else torch.float64
     return torch.linalg.vector_norm(y, order, dims, dtype=wide).to(y.dtype)
 

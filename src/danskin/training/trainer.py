@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from danskin.attacks import Attack
+from danskin.attacks.guard import as_found
 from danskin.attacks.outcomes import outcomes
 from danskin.data import batch_indices, crop_flip, draw_crop_flip, to_float
 from danskin.errors import DivergenceError, InputError
@@ -45,6 +46,10 @@ class Augment:
     crop: int = 0
     flip: bool = False
 
+    def __post_init__(self) -> None:
+        if self.crop < 0:
+            raise InputError(f"Augment.crop: expected a padding of 0 or more pixels, got {self.crop}; use 0 for none")
+
 
 @dataclass(frozen=True)
 class Hooks:
@@ -54,8 +59,8 @@ class Hooks:
         event: gets each event as a dict with "event", "step" and numbers.
         checkpoint: gets the state at the end of each epoch, and every `checkpoint_every` steps.
         checkpoint_every: steps; 0 for only at the end of epochs.
-        stop: asked after each step; True from any process saves a checkpoint in all and ends `fit` with
-            KeyboardInterrupt.
+        stop: asked after each step and each epoch; True from any process saves a checkpoint in all and ends `fit`
+            with KeyboardInterrupt.
     """
 
     event: Callable[[Event], None] = lambda event: None
@@ -70,7 +75,8 @@ class Trainer:
 
     Args:
         epochs: passes over the training examples.
-        batch_size: examples per step, over all processes; an incomplete last batch is left out.
+        batch_size: examples per step, over all processes; an incomplete last batch is left out, and of fewer
+            examples all are taken.
         optimizer: `SGD` or `AdamW`.
         schedule: factor on the learning rate as a function of the share of training done.
         ema: decay of the averaged weights min(ema, (1 + t) / (10 + t)), which are then the ones evaluated and
@@ -79,6 +85,8 @@ class Trainer:
         precision: "float32", or "bfloat16" autocast for objective and attack alike.
         channels_last: memory format of images and weights.
         augment: crop and flip.
+        select: which epoch is best: by "robust" or by "clean" validation accuracy; "auto" is "robust" when the
+            objective holds an attack and there is a monitor, else "clean".
         watch: how to look for catastrophic overfitting (adversarial objectives only).
         log_every: steps between "step" events.
     """
@@ -92,6 +100,7 @@ class Trainer:
     precision: Literal["float32", "bfloat16"] = "float32"
     channels_last: bool = False
     augment: Augment = field(default_factory=Augment)
+    select: Literal["auto", "robust", "clean"] = "auto"
     watch: OverfittingWatch = field(default_factory=OverfittingWatch)
     log_every: int = 20
 
@@ -133,15 +142,14 @@ class Trainer:
             train: (x, y): uint8 images (n, C, H, W) or floating inputs (n, ...), integer labels; on the
                 model's device.
             validation: held-out (x, y): decides which epoch is best.
-            monitor: attack for the robust accuracy of each epoch; the best epoch has the largest robust, or
-                without a monitor the largest clean, accuracy.
+            monitor: attack for the robust accuracy of each epoch.
             seed: decides order, augmentation and attacks.
             hooks: see `Hooks`.
             process: this process among others.
 
         Raises:
-            InputError: no examples, or fewer than a batch.
-            DivergenceError: the loss is no longer finite; the last checkpoint is from before.
+            InputError: no examples, or a batch that the processes cannot share evenly.
+            DivergenceError: loss or outputs are no longer finite; the last checkpoint is from before.
         """
         hooks, process = hooks or Hooks(), process or SingleProcess()
         run = _Run(self, state, objective, train, validation, monitor, seed, hooks, process)
@@ -193,6 +201,8 @@ class _Run:
         state.epoch, state.batch = state.epoch + 1, 0
         self._validate(time.perf_counter() - started)
         self.hooks.checkpoint(state)
+        if self.process.sum(torch.tensor(float(self.hooks.stop()), device=self.validation[1].device)) > 0:
+            raise KeyboardInterrupt
 
     def _step(self, rows: Tensor) -> None:
         state, trainer = self.state, self.trainer
@@ -209,10 +219,7 @@ class _Run:
         total, stops = self.process.sum(torch.stack([loss.detach(), loss.new_tensor(self.hooks.stop())])).tolist()
         value, self.stopping = total / self.process.world, stops > 0
         if not math.isfinite(value):
-            raise DivergenceError(
-                f"training: expected a finite loss, got {value} in step {state.step + 1}; lower the learning rate, or "
-                "clip gradients with trainer.clip=1"
-            )
+            raise _diverged(f"a finite loss, got {value} in step {state.step + 1}")
         if trainer.clip is not None:
             nn.utils.clip_grad_norm_(state.model.parameters(), trainer.clip)
         state.optimizer.step()
@@ -240,25 +247,38 @@ class _Run:
         return x.contiguous(memory_format=torch.channels_last) if self.trainer.channels_last and x.ndim == 4 else x
 
     def _after_step(self, last: bool) -> None:
-        state, watch = self.state, self.trainer.watch
+        state, watch, every = self.state, self.trainer.watch, self.hooks.checkpoint_every
         attack = inner_attack(self.objective)
-        if attack is not None and (last or (watch.every and state.step % watch.every == 0)):
+        look = attack is not None and (last or bool(watch.every and state.step % watch.every == 0))
+        save = self.stopping or bool(every and state.step % every == 0 and not last)
+        if last or look or save:
+            self._check_outputs()
+        if attack is not None and look:
             fgsm, pgd = watch.look(state.model, *self.validation, attack, self._prepare)
             event = {"event": "watch", "step": state.step, "fgsm": fgsm.value, "pgd": pgd.value}
             self.hooks.event(event)
             if watch.catastrophic(fgsm, pgd) and state.overfitted is None:
                 state.overfitted = state.step
                 self.hooks.event({**event, "event": "catastrophic_overfitting"})
-        every = self.hooks.checkpoint_every
-        if self.stopping or (every and state.step % every == 0 and not last):
+        if save:
             self.hooks.checkpoint(state)
         if self.stopping:
             raise KeyboardInterrupt
+
+    def _check_outputs(self) -> None:
+        """Neither judge nor save weights that the last step ruined: its loss was still that of the ones before."""
+        x, model = self._prepare(self.validation[0][:64]), self.state.model
+        with as_found(model, "eval", x.device), torch.no_grad():
+            finite = bool(model(x).isfinite().all())
+        if not finite:
+            raise _diverged(f"finite outputs, got NaN or infinity after step {self.state.step}")
 
     def _validate(self, seconds: float) -> None:
         """Clean and robust accuracy of the epoch; keeps the weights of the best."""
         state = self.state
         self.process.average_buffers(state.model)
+        if state.ema is not None:
+            self.process.average_buffers(state.ema.module)
         clean, robust = self._accuracies()
         row = {
             "event": "epoch",
@@ -272,7 +292,7 @@ class _Run:
         }
         state.history.append(row)
         state.sums = {"loss": 0.0, "examples": 0.0}
-        value = (robust or clean).value
+        value = self._selected(clean, robust).value
         if not state.best or value > state.best["value"]:
             weights = {k: v.detach().clone() for k, v in state.weights.state_dict().items()}
             state.best = {"epoch": state.epoch, "value": value, "weights": weights}
@@ -287,10 +307,22 @@ class _Run:
         robust = outcomes(self.state.weights, x, y, self.monitor, prepare=self._prepare, among=clean).correct
         return self._total(clean), self._total(robust)
 
+    def _selected(self, clean: Share, robust: Share | None) -> Share:
+        """The accuracy that decides which epoch is best."""
+        select = self.trainer.select
+        if select == "robust" and robust is None:
+            raise InputError("Trainer.select: expected a monitor to select by robust accuracy, got none; pass monitor=")
+        by_robust = select == "robust" or (select == "auto" and inner_attack(self.objective) is not None)
+        return robust if by_robust and robust is not None else clean
+
     def _total(self, correct: Tensor) -> Share:
         device = self.validation[1].device
         hits, n = self.process.sum(torch.tensor([int(correct.sum()), len(correct)], device=device)).tolist()
         return Share(hits, n)
+
+
+def _diverged(what: str) -> DivergenceError:
+    return DivergenceError(f"training: expected {what}; lower the learning rate, or clip gradients with trainer.clip=1")
 
 
 def _mixed(*numbers: int) -> int:
@@ -305,10 +337,10 @@ def _averaging(decay: float) -> Callable[..., None]:
     def update(averaged: Any, current: Any, updates: Tensor | int) -> None:
         t = int(updates)
         keep = min(decay, (1 + t) / (10 + t))
-        floating = [(a, c) for a, c in zip(averaged, current, strict=True) if a.is_floating_point()]
-        torch._foreach_lerp_([a for a, _ in floating], [c for _, c in floating], 1 - keep)
-        for a, c in zip(averaged, current, strict=True):
-            if not a.is_floating_point():
+        if averaged[0].is_floating_point():  # torch hands over one dtype at a time
+            torch._foreach_lerp_(averaged, current, 1 - keep)
+        else:
+            for a, c in zip(averaged, current, strict=True):
                 a.copy_(c)
 
     return update
