@@ -244,7 +244,7 @@ class Ascent:
                 raise InputError("Ascent: expected a generator for the random start, got None; pass Streams")
             y0 = Y.sample(y0, generator)
         search = _Search(f, Y.project(y0), Y, keep=self.keep, drop=self.stop)
-        y, length = search.y, torch.as_tensor(self.step).to(y0)
+        y, length = search.y, torch.as_tensor(self.step, dtype=y0.dtype, device=y0.device)
         for k in range(self.steps):
             _, g = search.evaluate(y, gradient=True)
             left = search.compact(y, g, length)

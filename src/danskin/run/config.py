@@ -311,7 +311,11 @@ def read_recipe(source: str | Path) -> dict[str, Any]:
             f"recipe: expected a file or one of {', '.join(sorted(RECIPES))}, got {str(source)!r}",
             suggest(str(source), RECIPES),
         )
-    node = parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: expected YAML in UTF-8, got other bytes ({error}); give a recipe") from error
+    node = parse_yaml(text, str(path))
     if not isinstance(node, dict):
         raise ConfigError(f"{path}: expected a mapping of keys and values, got {type(node).__name__}; write key: value")
     return {"name": path.stem} | node
@@ -348,6 +352,7 @@ def override(node: dict[str, Any], assignments: typing.Iterable[str]) -> dict[st
 def load_config(source: str | Path, assignments: typing.Iterable[str] = ()) -> TrainConfig:
     """The config of a recipe with overrides applied."""
     config: TrainConfig = build(TrainConfig, override(read_recipe(source), assignments))
+    config = build(TrainConfig, plain(config))  # defaults, too, as they will be read back: 0 as 0.0
     if ":" not in config.data.name and config.data.name not in DATASETS:
         raise ConfigError(
             f"data.name: expected a known data set, got {config.data.name!r}; {suggest(config.data.name, DATASETS)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
 import json
@@ -55,7 +56,12 @@ class Record:
                 f"{out}: expected a new or empty folder, got one with content; choose another, or go on with "
                 f"danskin train --resume {out}"
             )
-        out.mkdir(parents=True, exist_ok=True)
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise MissingError(
+                f"{out}: expected to make the folder of the run, got {error}", "choose another with --out or --runs"
+            ) from error
         record = Record(out)
         write_text(out / "config.yaml", text)
         write_text(out / "command.txt", " ".join(sys.argv) + "\n")
@@ -75,13 +81,13 @@ class Record:
             raise MissingError(f"{folder}: expected the folder of a run, got no config.yaml there", "ls runs/*")
         record = Record(folder)
         record._mend_metrics()
+        for left in folder.rglob(".*.tmp"):  # by a kill in the middle of a write
+            left.unlink(missing_ok=True)
         return record, build(TrainConfig, parse_yaml(path.read_text(encoding="utf-8"), str(path)))
 
     def checkpoints(self, label: str) -> Path:
         """The folder of a model's checkpoints."""
-        folder = self.folder / "checkpoints" / label
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
+        return self.folder / "checkpoints" / label
 
     def status(self, state: str, message: str) -> None:
         """Say where the run stands: running, finished, failed or interrupted."""
@@ -90,6 +96,14 @@ class Record:
         ended = None if state == "running" else now()
         started = old.get("started", now())
         write_json(path, {"state": state, "message": message, "started": started, "ended": ended, "pid": os.getpid()})
+
+    def result(self) -> dict[str, Any] | None:
+        """What a finished run found; None before."""
+        status, result = self.folder / "status.json", self.folder / "result.json"
+        if not (status.is_file() and result.is_file()):
+            return None
+        finished = json.loads(status.read_text(encoding="utf-8"))["state"] == "finished"
+        return json.loads(result.read_text(encoding="utf-8")) if finished else None
 
     def event(self, event: dict[str, Any]) -> None:
         """Append one line to metrics.jsonl."""
@@ -116,9 +130,10 @@ class Record:
 
     def close(self) -> None:
         """Close the metrics file."""
-        if self._metrics is not None:
-            self._metrics.close()
-            self._metrics = None
+        metrics, self._metrics = self._metrics, None
+        if metrics is not None:
+            with contextlib.suppress(OSError):  # of a full disk; `event` has told
+                metrics.close()
 
 
 def environment() -> dict[str, Any]:

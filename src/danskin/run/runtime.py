@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import inspect
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -62,7 +63,10 @@ class Runtime:
         if self.world == 1:
             return model
         ids = [self.device.index] if self.device.type == "cuda" else None
-        return nn.parallel.DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False)
+        ddp: Any = nn.parallel.DistributedDataParallel
+        new = "forward_sync_buffers"  # the name since torch 2.13
+        name = new if new in inspect.signature(ddp).parameters else "broadcast_buffers"
+        return ddp(model, device_ids=ids, **{name: False})
 
     def sum(self, value: Tensor) -> Tensor:
         """The sum over all processes."""

@@ -30,7 +30,8 @@ def open_source(
         text, record = path.read_text(encoding="utf-8"), Record(source)
     else:
         text, record = _card(source)["config"], None
-    config = build(TrainConfig, override(parse_yaml(text, str(source)), overrides))
+    node = parse_yaml(text, str(source))
+    config = build(TrainConfig, override(node, overrides) if isinstance(node, dict) else node)
     split = load_split(config.data, config.seed, device)
     if record is not None:
         return config, split, load_models(record, config, split.data, device)

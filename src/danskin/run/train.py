@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -24,7 +23,7 @@ from danskin.errors import CheckpointError
 from danskin.models import build as build_model
 from danskin.models import describe
 from danskin.run import checkpoint
-from danskin.run.config import DataConfig, TrainConfig, to_yaml
+from danskin.run.config import DataConfig, TrainConfig, build, parse_yaml, to_yaml
 from danskin.run.evaluation import default_attacks, evaluate_model, picture_grid
 from danskin.run.files import write_atomically, write_json
 from danskin.run.record import Record, environment
@@ -78,8 +77,11 @@ def train(
     """Train every objective, evaluate, and write result.json, examples.npz and the weights.
 
     Returns:
-        What result.json holds.
+        What result.json holds. A run that is finished is left alone.
     """
+    done = runtime.share(record.result() if runtime.main else None)
+    if done is not None:
+        return done
     with _status(record, runtime):
         split = load_split(config.data, config.seed, runtime.device)
         models: dict[str, nn.Module] = {}
@@ -118,12 +120,13 @@ def _train_one(
     config: TrainConfig, label: str, split: Split, record: Record, runtime: Runtime, listen: Listener
 ) -> tuple[nn.Module, dict[str, Any]]:
     folder = record.checkpoints(label)
+    folder.mkdir(parents=True, exist_ok=True)
     model = new_model(config, split.data, runtime.device)
     state = config.trainer.start(model)
     torch.manual_seed(config.seed + runtime.rank)  # dropout; a checkpoint brings its own state
     if (folder / "last.pt").exists():
         saved = checkpoint.load(folder / "last.pt")
-        _check_same(saved.get("config"), config, folder / "last.pt")
+        _check_same(saved, config, folder / "last.pt")
         state.load_state_dict(saved["state"])
 
     def on_event(event: dict[str, Any]) -> None:
@@ -184,8 +187,13 @@ def stop_between_steps() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-def _check_same(saved: str | None, config: TrainConfig, path: Path) -> None:
-    if saved is not None and saved != to_yaml(config):
+def _check_same(saved: dict[str, Any], config: TrainConfig, path: Path) -> None:
+    if not isinstance(saved.get("state"), dict) or "config" not in saved:
+        raise CheckpointError(
+            f"{path}: expected a checkpoint of danskin train, got a file with {', '.join(map(str, saved))[:80]!r}; "
+            "delete it and start again"
+        )
+    if build(TrainConfig, parse_yaml(saved["config"], str(path))) != config:
         raise CheckpointError(
             f"{path}: expected a checkpoint of this very config, got one of another; resume without changing settings, "
             "or start a new run"
@@ -271,9 +279,3 @@ def load_models(record: Record, config: TrainConfig, data: Dataset, device: torc
         checkpoint.load_weights(record.checkpoints(label) / f"{config.evaluation.weights}.safetensors", model)
         models[label] = model.eval()
     return models
-
-
-def read_result(folder: Path) -> dict[str, Any] | None:
-    """result.json of a run, or None."""
-    path = folder / "result.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None

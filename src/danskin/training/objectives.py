@@ -45,8 +45,7 @@ class StandardTraining:
         """The mean loss on clean inputs."""
         logits = model(x)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        check_labels(y, logits, get_loss(self.loss))
-        return get_loss(self.loss).function(logits, y).mean()
+        return _checked(self.loss)(logits, y).mean()
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ class AdversarialTraining:
         if len(x) == 0:
             raise InputError("AdversarialTraining: expected at least one example, got an empty batch; skip it")
         batch = self.attack.batch(x, y)
-        outer = get_loss(self.loss).function if self.loss else None
+        outer = _checked(self.loss) if self.loss else None
         problem = self.attack.problem(model, outer, self.batchnorm)
         streams = Streams.of_content(seed, batch.x)
         loss, _ = danskin(problem, batch, self.attack.maximizer(), streams)
@@ -119,6 +118,22 @@ class LinearRobustTraining:
         (weight,) = torch.autograd.grad(h.sum(), inputs, create_graph=True)
         margin = robust_margin(y * h.reshape(-1), weight, self.ball)
         return loss.function(margin, torch.ones_like(y)).mean()
+
+
+def _checked(name: LossName) -> Callable[[Tensor, Tensor], Tensor]:
+    """The loss called `name`, which refuses labels that do not fit."""
+    loss = get_loss(name)
+    if loss.targeted or name == "zero_one":
+        raise InputError(
+            f"loss: expected one that weights can minimise, with a gradient and without targets, got {name!r}; use "
+            "cross_entropy"
+        )
+
+    def function(logits: Tensor, labels: Tensor) -> Tensor:
+        check_labels(labels, logits, loss)
+        return loss.function(logits, labels)
+
+    return function
 
 
 def inner_attack(objective: Any) -> Attack | None:

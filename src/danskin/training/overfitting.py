@@ -13,6 +13,7 @@ from torch import Tensor
 
 from danskin.attacks import FGSM, PGD, Attack
 from danskin.attacks.outcomes import outcomes
+from danskin.errors import InputError
 from danskin.metrics import Share
 
 
@@ -34,6 +35,12 @@ class OverfittingWatch:
     examples: int = 200
     steps: int = 20
     gap: float = 0.2
+
+    def __post_init__(self) -> None:
+        for name, least in (("every", 0), ("examples", 1), ("steps", 1)):
+            value = getattr(self, name)
+            if value < least:
+                raise InputError(f"OverfittingWatch.{name}: expected at least {least}, got {value}; correct it")
 
     def look(
         self,

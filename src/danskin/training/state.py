@@ -69,28 +69,30 @@ class TrainingState:
         Raises:
             CheckpointError: it belongs to another architecture or optimiser.
         """
+        if (self.ema is None) != (saved.get("ema") is None):
+            raise CheckpointError(
+                "checkpoint: expected averaged weights in both or neither of run and checkpoint, got one; "
+                "set trainer.ema as it was"
+            )
         try:
             self.model.load_state_dict(saved["model"])
             self.optimizer.load_state_dict(saved["optimizer"])
-            if (self.ema is None) != (saved["ema"] is None):
-                raise CheckpointError(
-                    "checkpoint: expected averaged weights in both or neither of run and checkpoint, got one; "
-                    "set trainer.ema as it was"
-                )
             if self.ema is not None:
                 self.ema.load_state_dict(saved["ema"])
-        except (KeyError, RuntimeError, ValueError) as error:
+            place = {k: saved[k] for k in ("epoch", "batch", "step", "history", "sums", "best", "overfitted")}
+            random, random_cuda = saved["random"], saved["random_cuda"]
+        except (KeyError, TypeError, RuntimeError, ValueError) as error:
             first = str(error).strip().splitlines()
             detail = " ".join(line.strip() for line in first[:2])
             raise CheckpointError(
                 f"checkpoint: expected one of the same architecture and optimiser, got another ({detail}); "
                 "resume with the config it was made with"
             ) from error
-        for name in ("epoch", "batch", "step", "history", "sums", "best", "overfitted"):
-            setattr(self, name, saved[name])
-        torch.set_rng_state(saved["random"].cpu())
-        if saved["random_cuda"] is not None and torch.cuda.is_available():
-            torch.cuda.set_rng_state(saved["random_cuda"].cpu(), next(self.model.parameters()).device)
+        for name, value in place.items():
+            setattr(self, name, value)
+        torch.set_rng_state(random.cpu())
+        if random_cuda is not None and torch.cuda.is_available():
+            torch.cuda.set_rng_state(random_cuda.cpu(), next(self.model.parameters()).device)
 
     def use_best(self) -> None:
         """Put the best epoch's weights into the evaluated module."""

@@ -182,6 +182,8 @@ class _Run:
             raise InputError(
                 f"batch_size: expected a multiple of the {world} processes, got {batch}; each takes an equal part"
             )
+        if self.trainer.select == "robust" and self.monitor is None:
+            raise InputError("Trainer.select: expected a monitor to select by robust accuracy, got none; pass monitor=")
         self.batch = min(batch, n - n % world)
         if self.batch == 0:
             raise InputError(f"fit: expected at least {world} training examples, got {n}; use fewer processes")
@@ -310,8 +312,6 @@ class _Run:
     def _selected(self, clean: Share, robust: Share | None) -> Share:
         """The accuracy that decides which epoch is best."""
         select = self.trainer.select
-        if select == "robust" and robust is None:
-            raise InputError("Trainer.select: expected a monitor to select by robust accuracy, got none; pass monitor=")
         by_robust = select == "robust" or (select == "auto" and inner_attack(self.objective) is not None)
         return robust if by_robust and robust is not None else clean
 

@@ -1,0 +1,173 @@
+"""Two processes give what one gives: gradients, per-example outcomes, weights, whole runs; and stop together."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+import worker
+from safetensors.torch import load_file
+
+from danskin.run.runtime import Runtime
+
+pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
+QUIET = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "TORCH_CPP_LOG_LEVEL": "ERROR"}
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """What each of two processes found."""
+    folder = tmp_path_factory.mktemp("two")
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = str(s.getsockname()[1])
+    environment = QUIET | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    words = [sys.executable, "-W", "error::FutureWarning", worker.__file__, str(folder)]
+    ranks = ({"RANK": r, "LOCAL_RANK": r} for r in "01")
+    processes = [subprocess.Popen(words, env=environment | rank, stderr=subprocess.PIPE, text=True) for rank in ranks]
+    errors = [process.communicate(timeout=120)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], errors
+    return [torch.load(folder / f"{r}.pt", weights_only=True) for r in "01"]
+
+
+@pytest.fixture(scope="module")
+def one():
+    """What a single process finds."""
+    return worker.work(Runtime(torch.device("cpu")))
+
+
+def close(a, b, tolerance=1e-5):
+    assert a.keys() == b.keys()
+    for key in a:
+        torch.testing.assert_close(a[key], b[key], atol=tolerance, rtol=0)
+
+
+def test_who_is_who(two):
+    assert [t["who"] for t in two] == [(0, 2, True, "cpu"), (1, 2, False, "cpu")]
+    assert [t["sum"].item() for t in two] == [3, 3]
+    assert [t["shared"] for t in two] == [{"from": 0}] * 2
+
+
+def test_attacks_run_on_the_raw_module(two):
+    """The wrapper sees the outer forward alone; the raw module the three of the attack, too."""
+    assert [t["calls"] for t in two] == [{"wrapped": 1, "raw": 4}] * 2
+
+
+def test_gradients_are_those_of_the_whole_batch(two, one):
+    for t in two:
+        for a, b in zip(t["gradient"], one["gradient"], strict=True):
+            torch.testing.assert_close(a, b, atol=1e-6, rtol=0)
+
+
+def test_outcomes_do_not_depend_on_the_number_of_processes(two, one):
+    for rank, t in enumerate(two):
+        assert torch.equal(t["correct"], one["correct"][rank::2])
+    assert 0 < one["correct"].sum() < len(one["correct"])
+
+
+def test_attacked_points_do_not_depend_on_the_number_of_processes(two, one):
+    for rank, t in enumerate(two):
+        torch.testing.assert_close(t["points"], one["points"][rank::2], atol=1e-6, rtol=0)
+
+
+def test_training_with_augmentation_and_average_is_that_of_one_process(two, one):
+    for t in two:
+        close(t["plain"]["model"], one["plain"]["model"])
+        close(t["plain"]["ema"], one["plain"]["ema"])
+        assert t["plain"]["best"]["epoch"] == one["plain"]["best"]["epoch"]
+        for row, truth in zip(t["plain"]["history"], one["plain"]["history"], strict=True):
+            assert row == pytest.approx(truth, abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["plain", "norm"])
+@pytest.mark.parametrize("part", ["model", "ema"])
+def test_processes_end_with_the_same_weights_and_running_statistics(kind, part, two):
+    """With BatchNorm, too: each saw other examples, and the mean of both is kept."""
+    a, b = (t[kind][part] for t in two)
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    assert two[0][kind]["history"] == two[1][kind]["history"]
+
+
+# whole runs, through torchrun and the command line
+
+WORDS = [
+    "digits", "objectives=[standard, adversarial]", "data.train=260", "data.validation=61", "data.test=40",
+    "trainer.epochs=3", "trainer.batch_size=40", "trainer.log_every=1", "threads=1", "attack.steps=2",
+    "trainer.watch={every: 3, examples: 10, steps: 2}", "trainer.augment={crop: 1}", "model.options={width: 4}",
+    "evaluation.curve=[]", "evaluation.pictures=0", "checkpoint_every=2", "-q",
+]  # fmt: skip
+
+
+def torchrun(*words):
+    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+    return run(*launcher, "danskin.cli", *words)
+
+
+def run(*words):
+    return subprocess.Popen(
+        [sys.executable, "-m", *map(str, words)], env=QUIET, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def finish(process, code=0):
+    out, err = process.communicate(timeout=180)
+    assert process.returncode == code, err
+    return out, err
+
+
+def read(folder):
+    result = json.loads((folder / "result.json").read_text())["models"]
+    weights = {label: load_file(folder / "checkpoints" / label / "last.safetensors") for label in result}
+    return result, weights
+
+
+def same_runs(folder, other, tolerance):
+    (result, weights), (truth, true_weights) = read(folder), read(other)
+    for label in truth:
+        close(weights[label], true_weights[label], tolerance)
+        for row, true_row in zip(result[label]["history"], truth[label]["history"], strict=True):
+            known = {k: v for k, v in true_row.items() if k != "seconds"}
+            assert {k: v for k, v in row.items() if k != "seconds"} == pytest.approx(known, abs=tolerance)
+        assert result[label]["clean"] == truth[label]["clean"]
+        assert result[label]["worst_case"] == truth[label]["worst_case"]
+
+
+@pytest.mark.slow
+def test_torchrun_gives_the_run_of_one_process(tmp_path):
+    out, _ = finish(torchrun("train", *WORDS, "--out", tmp_path / "two"))
+    assert out.count("run:") == 1
+    finish(run("danskin.cli", "train", *WORDS, "--out", tmp_path / "one"))
+    same_runs(tmp_path / "two", tmp_path / "one", 1e-5)
+    lines = [json.loads(line) for line in (tmp_path / "two" / "metrics.jsonl").read_text().splitlines()]
+    keys = [(e["model"], e["event"], e["step"]) for e in lines]
+    assert len(keys) == len(set(keys))  # one process writes
+
+
+def wait_for_lines(process, folder, n):
+    path = folder / "metrics.jsonl"
+    while process.poll() is None and not (path.is_file() and len(path.read_bytes().splitlines()) >= n):
+        time.sleep(0.005)
+    assert process.poll() is None, process.communicate()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("whom", ["torchrun", "one worker"])
+def test_interrupt_stops_both_and_resume_goes_on(whom, tmp_path):
+    words = [*WORDS, "trainer.epochs=8"]
+    finish(torchrun("train", *words, "--out", tmp_path / "whole"))
+    process = torchrun("train", *words, "--out", tmp_path / "cut")
+    wait_for_lines(process, tmp_path / "cut", 8)
+    pid = process.pid if whom == "torchrun" else json.loads((tmp_path / "cut/status.json").read_text())["pid"]
+    os.kill(pid, signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert json.loads((tmp_path / "cut/status.json").read_text())["state"] == "interrupted"
+    assert not (tmp_path / "cut/result.json").exists()
+    finish(torchrun("train", "--resume", tmp_path / "cut", "-q"))
+    same_runs(tmp_path / "cut", tmp_path / "whole", 0)
