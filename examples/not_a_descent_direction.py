@@ -62,7 +62,9 @@ if __name__ == "__main__":
 
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
     ends = torch.tensor([-1.0, 1.0]), torch.tensor([0.0, 1.0])
-    draw(axes[0], "f(x) = |x| at 0", absolute, torch.zeros(1), ends[0], explore("|x|", absolute, torch.zeros(1), ends[0]))
+    draw(
+        axes[0], "f(x) = |x| at 0", absolute, torch.zeros(1), ends[0], explore("|x|", absolute, torch.zeros(1), ends[0])
+    )
     lines = explore("two planes", two_planes, torch.zeros(2), ends[1])
     draw(axes[1], "two maximisers in the plane, at 0", two_planes, torch.zeros(2), ends[1], lines)
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else ".")

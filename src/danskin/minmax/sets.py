@@ -138,6 +138,14 @@ class _Ball:
                 f"got {len(self.value)}; use one number for all, or a tensor of shape ({len(y)},)"
             )
 
+    def norm(self, y: Tensor) -> Tensor:
+        """(batch,): the ball's norm."""
+        raise NotImplementedError
+
+    def violation(self, y: Tensor) -> Tensor:
+        """norm(y) - radius, cut at 0."""
+        return _excess(self.norm(y) - self.value)
+
     def rows(self, index: Tensor) -> Any:
         """The same ball for some rows."""
         return replace(self, radius=_rows(self.value, index)) if isinstance(self.value, Tensor) else self
@@ -174,10 +182,6 @@ class Linf(_Ball):
         """Uniform in the cube."""
         return rowwise(self.value, like) * (2 * generator.uniform(like) - 1)
 
-    def violation(self, y: Tensor) -> Tensor:
-        r"""\|y\|_inf - radius, cut at 0."""
-        return _excess(self.norm(y) - self.value)
-
     def norm(self, y: Tensor) -> Tensor:
         """The l_inf norm."""
         return vector_norm(y, math.inf)
@@ -212,10 +216,6 @@ class L2(_Ball):
         u = generator.child(1).uniform(like.new_empty(len(like), 1)).view(-1)
         return _unit_l2(generator.child(0).normal(like)) * rowwise(u ** (1 / d) * self.value, like)
 
-    def violation(self, y: Tensor) -> Tensor:
-        r"""\|y\|_2 - radius, cut at 0."""
-        return _excess(self.norm(y) - self.value)
-
     def norm(self, y: Tensor) -> Tensor:
         """The l2 norm."""
         return vector_norm(y, 2)
@@ -249,10 +249,6 @@ class L1(_Ball):
         e = generator.child(0).exponential(like)
         total = projections.flatten(e).sum(1) + last
         return e * generator.child(2).sign(like) * rowwise(self.value / total, like)
-
-    def violation(self, y: Tensor) -> Tensor:
-        r"""\|y\|_1 - radius, cut at 0."""
-        return _excess(self.norm(y) - self.value)
 
     def norm(self, y: Tensor) -> Tensor:
         """The l1 norm."""
