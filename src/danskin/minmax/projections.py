@@ -75,6 +75,12 @@ def project_l1_box(y: Tensor, radius: float | Tensor, low: Tensor, high: Tensor)
         low: like y, <= 0.
         high: like y, >= 0.
     """
+    some = int((flatten(y) != 0).sum(1).amax()) if y.numel() else 0
+    if 0 < 2 * some <= flatten(y).shape[1]:  # sparse steps: what is 0 stays 0, sort the rest only
+        at = flatten(y).abs().topk(some, 1, sorted=False).indices
+        small, lo, hi = (flatten(t).gather(1, at) for t in (y, low, high))
+        q = project_l1_box(small, radius, lo, hi)
+        return torch.zeros_like(flatten(y)).scatter_(1, at, q).view(y.shape)
     flat, lo, hi = _wide(y, low, high)
     a, r = flat.abs(), _column(radius, flat)
     room = torch.where(flat > 0, hi, -lo)
