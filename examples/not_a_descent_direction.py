@@ -48,8 +48,8 @@ def explore(name, phi, x, ys):
 def draw(axis, title, phi, x, ys, lines):
     """f along each line."""
     steps = torch.linspace(0, 1, 50)
-    for label, d in lines:
-        axis.plot(steps, [max(float(phi(x + t * d, y)) for y in ys) for t in steps], label=label)
+    for (label, d), style in zip(lines, ("-", (0, (4, 4)), "-"), strict=False):
+        axis.plot(steps, [max(float(phi(x + t * d, y)) for y in ys) for t in steps], label=label, linestyle=style)
     axis.set(title=title, xlabel="step length", ylabel="f(x + t d)")
     axis.legend()
 
