@@ -19,8 +19,6 @@ _PACKAGES = (
     ("PIL", "data", False),
     ("matplotlib", "report", False),
     ("jinja2", "report", False),
-    ("torchvision", "vision", False),
-    ("tensorboard", "tensorboard", False),
 )
 
 

@@ -343,8 +343,8 @@ def override(node: dict[str, Any], assignments: typing.Iterable[str]) -> dict[st
         new = parse_yaml(value, f"override {key}") if value.strip() else None
         if keys[-1] == "name" and len(keys) > 1 and at.get("name") != new:
             kept = _COMMON if at.get("name") in ATTACKS and new in ATTACKS else set()
-            for key in at.keys() - kept:
-                del at[key]
+            for old in at.keys() - kept:
+                del at[old]
         at[keys[-1]] = new
     return node
 
