@@ -19,7 +19,7 @@ from danskin.run.config import (
     read_recipe,
     to_yaml,
 )
-from danskin.training import SGD, AdamW, AdversarialTraining, Augment, Cosine, Piecewise, StandardTraining
+from danskin.training import SGD, AdamW, AdversarialTraining, Augment, Cosine, OneCycle, Piecewise, StandardTraining
 
 RECIPE = """
 data: {name: cifar10, validation: 1000}
@@ -250,3 +250,10 @@ def test_objectives_of_a_config(recipe):
 
 def test_configs_are_values():
     assert DataConfig() == DataConfig() and hash(EvaluationConfig()) == hash(EvaluationConfig())
+
+
+def test_a_choice_without_a_name_is_the_default_one(tmp_path):
+    (tmp_path / "r.yaml").write_text("seed: 1\n")
+    config = load_config(tmp_path / "r.yaml", ["trainer.optimizer.lr=0.02", "trainer.schedule.peak=0.3"])
+    assert config.trainer.optimizer == SGD(lr=0.02)
+    assert config.trainer.schedule == OneCycle(peak=0.3)

@@ -39,6 +39,7 @@ class DataConfig:
     Args:
         name: a name of `danskin list data`, "folder:/path" or "npz:/path/file.npz".
         folder: where the files are; default $DANSKIN_DATA or the user cache.
+        download: fetch the set when it is not found.
         validation: examples held out of the training set to choose the best epoch.
         train: use the first so many training examples only.
         test: use the first so many test examples only.
@@ -46,6 +47,7 @@ class DataConfig:
 
     name: str = "digits"
     folder: str | None = None
+    download: bool = False
     validation: int = 200
     train: int | None = None
     test: int | None = None
@@ -225,7 +227,10 @@ def _build_class(classes: list[Any], node: Any, path: str) -> Any:
     for key in values:
         if key not in fields:
             raise ConfigError(f"{prefix}{key}: expected a known key, got {key!r}; {suggest(str(key), fields)}")
-    made = {key: build(_hints(cls)[key], value, f"{prefix}{key}") for key, value in values.items()}
+    made = {
+        key: build(_hints(cls)[key], _with_default_name(cls, key, value), f"{prefix}{key}")
+        for key, value in values.items()
+    }
     try:
         return cls(**made)
     except TypeError as error:
@@ -235,6 +240,16 @@ def _build_class(classes: list[Any], node: Any, path: str) -> Any:
         raise
     except DanskinError as error:
         raise ConfigError(f"{path}: {error}") from error
+
+
+def _with_default_name(cls: Any, key: str, node: Any) -> Any:
+    """A choice that is not named is the one this key has by default: `optimizer: {lr: 0.01}` is SGD."""
+    if not isinstance(node, Mapping) or "name" in node:
+        return node
+    f = next(f for f in dataclasses.fields(cls) if f.name == key)
+    default = f.default_factory() if f.default_factory is not dataclasses.MISSING else f.default
+    name = name_of(default)
+    return {"name": name, **node} if name else node
 
 
 def _leaf(kind: Any, node: Any, path: str) -> Any:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 
-import torch
-
+from danskin.data import to_float
 from danskin.run.config import TrainConfig
 from danskin.run.runtime import Runtime
-from danskin.run.train import load_split, new_model
+from danskin.run.train import Split, load_split, new_model
 from danskin.training import inner_attack
 
 
@@ -20,7 +19,7 @@ def plan(config: TrainConfig) -> str:
     batch = min(config.trainer.batch_size, n)
     steps = config.trainer.epochs * (n // batch)
     for label in config.objectives:
-        seconds = _seconds_per_step(config, label, split.train[0][:batch], split.train[1][:batch], runtime.device)
+        seconds = _seconds_per_step(config, label, split, batch)
         total += seconds * steps
         attack = inner_attack(config.objective(label))
         inside = f"attack inside: {attack!r}" if attack else "no attack inside"
@@ -29,12 +28,10 @@ def plan(config: TrainConfig) -> str:
     return "\n".join(lines)
 
 
-def _seconds_per_step(config: TrainConfig, label: str, x: torch.Tensor, y: torch.Tensor, device: torch.device) -> float:
+def _seconds_per_step(config: TrainConfig, label: str, split: Split, batch: int) -> float:
     """The median of three steps after one to warm up, on a model that is thrown away."""
-    from danskin.data import load, to_float
-
-    model = new_model(config, load(config.data.name, config.data.folder), device)
-    objective, times = config.objective(label), []
+    x, y = (t[:batch] for t in split.train)
+    model, objective, times = new_model(config, split.data, x.device), config.objective(label), []
     for i in range(4):
         started = time.perf_counter()
         objective(model, to_float(x), y, seed=i).backward()

@@ -45,7 +45,7 @@ class Split:
 
 def load_split(config: DataConfig, seed: int, device: torch.device) -> Split:
     """Load a data set; validation examples are the set's own, or held out of the training examples."""
-    data = load_data(config.name, config.folder).limit(config.train, config.test)
+    data = load_data(config.name, config.folder, download=config.download).limit(config.train, config.test)
     if data.x_val is not None and data.y_val is not None:
         rest, x_val, y_val = data, data.x_val, data.y_val
     else:
