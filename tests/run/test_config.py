@@ -105,7 +105,7 @@ def test_yaml_is_version_1_2():
         ("attack: {name: pdg, ball: {name: linf, radius: 1}}", r"^attack\.name: .* got 'pdg'; did you mean 'pgd'\?$"),
         ("attack: {name: pgd, ball: {name: li, radius: 1}}", r"^attack\.ball\.name: .*'li'; did you mean 'linf'\?$"),
         ("attack: {name: pgd, ball: {name: linf, eps: 1}}", r"^attack\.ball\.eps: .*; choose from radius$"),
-        ("trainer: {optimizer: {lr: 1}}", r"^trainer\.optimizer\.name: .*, got nothing; choose from adamw, sgd$"),
+        ("attack: {name: pgd, ball: {radius: 1}}", r"^attack\.ball\.name: .*, got nothing; choose from l1, l2, linf$"),
         ("attack: fgsm", r"^attack: expected a value for 'ball', got none; add it$"),
         ("trainer: {epochs: many}", r"^trainer\.epochs: expected integer.*, got 'many'; see"),
         ("trainer: {epochs: 2.5}", r"^trainer\.epochs: expected integer.*, got 2\.5; see"),
