@@ -104,6 +104,7 @@ class Attack(ABC):
         model: Callable[[Tensor], Tensor],
         outer: Callable[[Tensor, Tensor], Tensor] | None = None,
         batchnorm: BatchNormMode | None = None,
+        device: torch.device | None = None,
     ) -> Problem:
         """This attack as the inner half of min over weights, max over delta.
 
@@ -111,6 +112,7 @@ class Attack(ABC):
             model: its parameters are x of the template; the adversary sees the raw module.
             outer: (logits, labels) -> (batch,), what the weights minimise; default: the attack's own loss.
             batchnorm: overrides the attack's own mode.
+            device: of the inputs; default: that of the model's parameters.
         """
         loss, raw = get_loss(self.loss), raw_module(model)
 
@@ -124,7 +126,7 @@ class Attack(ABC):
             return shift.value(logits) if outer is None else outer(logits, batch.y)
 
         def guard() -> Any:
-            return as_found(raw, batchnorm or self.batchnorm, _device(raw))
+            return as_found(raw, batchnorm or self.batchnorm, device or _device(raw))
 
         return Problem(
             payoff,
@@ -184,7 +186,7 @@ class Attack(ABC):
         if len(x) == 0:
             none = torch.zeros(0, dtype=torch.bool, device=x.device)
             return Attacked(x.clone(), batch.x.clone(), none, batch.x.new_zeros(0), Cost(), Status.EMPTY)
-        problem = self.problem(model)
+        problem = self.problem(model, device=x.device)
         with problem.guard():
             streams = Streams.of_content(seed, batch.x) if names is None else Streams.of(seed, names)
             feasible, payoff = problem.feasible(batch), problem.adversary_payoff(batch)

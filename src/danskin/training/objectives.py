@@ -78,7 +78,7 @@ class AdversarialTraining:
             raise InputError("AdversarialTraining: expected at least one example, got an empty batch; skip it")
         batch = self.attack.batch(x, y)
         outer = _checked(self.loss) if self.loss else None
-        problem = self.attack.problem(model, outer, self.batchnorm)
+        problem = self.attack.problem(model, outer, self.batchnorm, x.device)
         streams = Streams.of_content(seed, batch.x)
         loss, _ = danskin(problem, batch, self.attack.maximizer(), streams)
         return loss
