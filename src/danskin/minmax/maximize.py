@@ -4,7 +4,8 @@ f takes (batch, ...) and returns one value per row, or a pair (values, settled) 
 rows whose question is answered at this point (an attack: the example is misclassified). A settled point
 beats one that is not, whatever their values. If f has a method ``rows(index)``, rows can be dropped from
 the batch while the others go on; if it has ``with_gradient(y) -> (values, settled or None, gradient)``, that is
-called where the gradient is wanted (a payoff may know a cheaper way than through its own call).
+called where the gradient is wanted (a payoff may know a cheaper way than through its own call), and the gradient
+it returns may be overwritten.
 """
 
 from __future__ import annotations
@@ -251,7 +252,7 @@ class Ascent:
             if left is None:
                 return search.result(Status.SETTLED)
             y, g, length = left
-            y = self._move(y, g, length, k, search.Y)
+            y = self._move(y, g, length, k, search.Y, own=hasattr(search.f, "with_gradient"))
         if self.keep == "last":
             return search.result(Status.DONE, y)
         search.evaluate(y, gradient=False)
@@ -262,9 +263,13 @@ class Ascent:
         step = self.step
         return replace(self, step=step[index]) if isinstance(step, Tensor) and step.numel() > 1 else self
 
-    def _move(self, y: Tensor, g: Tensor, length: Tensor, k: int, Y: Set) -> Tensor:
+    def _move(self, y: Tensor, g: Tensor, length: Tensor, k: int, Y: Set, own: bool) -> Tensor:
         if k == 0 and self.first == "vertex":
             return Y.lmo(g)
+        if own and _is_cube(Y) and self.direction == "steepest" and g.stride() == y.stride():
+            # in the memory of the gradient: fresh tensors cost a small model more than the arithmetic on them
+            step = rowwise(length * _SCHEDULES[self.schedule](k, self.steps), y)
+            return g.sign_().mul_(step).add_(y).clamp_(*Y.bounds(y))  # type: ignore[attr-defined]
         if self.direction == "steepest":
             d = Y.steepest(g)
         elif self.direction == "gradient":
