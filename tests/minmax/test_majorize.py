@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 
 from danskin.minmax import L1, L2, Box, Intersection, Linf, MajorizeMinimize, Simplex, Streams
-from danskin.minmax.maximize import _accept, _best_length, _majorizer_step
+from danskin.minmax.majorize import _accept, _best_length, _majorizer_step
 from danskin.testing import oracles
 
 N, D = 6, 4

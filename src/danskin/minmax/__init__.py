@@ -7,7 +7,8 @@ from danskin.minmax.descent import (
     min_norm_weights,
     subdifferential,
 )
-from danskin.minmax.maximize import Ascent, BestOf, MajorizeMinimize, Maximizer, Restarts, Vertex
+from danskin.minmax.majorize import MajorizeMinimize
+from danskin.minmax.maximize import Ascent, BestOf, Maximizer, Restarts, Vertex
 from danskin.minmax.number import Number, number
 from danskin.minmax.problem import Problem, Template
 from danskin.minmax.random import Streams

@@ -46,7 +46,7 @@ class Maximizer(Protocol):
         ...
 
 
-def _mask(rows: Tensor, like: Tensor) -> Tensor:
+def mask(rows: Tensor, like: Tensor) -> Tensor:
     """A (batch,) bool mask shaped to broadcast against `like`."""
     return rows.view(-1, *[1] * (like.ndim - 1))
 
@@ -70,7 +70,7 @@ def gradient_at(value: Tensor, y: Tensor) -> Tensor:
     return slope
 
 
-class _Search:
+class Search:
     """The book-keeping of one run: evaluates f, counts, keeps the best point, drops settled rows.
 
     `keep="best"` ranks settled points first and by value within, "value" ranks by value alone.
@@ -136,7 +136,7 @@ class _Search:
         if whole and y.device.type == "cpu" and bool(better.all()):
             self.y = y  # no copy; where looking is free, that is: elsewhere it would wait for the device
         elif y.device.type != "cpu" or bool(better.any()):
-            self._store("y", torch.where(_mask(better, y), y, pick(self.y)), whole)
+            self._store("y", torch.where(mask(better, y), y, pick(self.y)), whole)
 
     def _store(self, name: str, new: Tensor, whole: bool) -> None:
         if whole:
@@ -183,7 +183,7 @@ class Vertex:
 
     def __call__(self, f: Payoff, y0: Tensor, Y: Set, generator: Streams | None = None) -> Maximum:
         """Maximise f over Y from y0."""
-        search = _Search(f, y0, Y, keep=self.keep)
+        search = Search(f, y0, Y, keep=self.keep)
         _, g = search.evaluate(y0, gradient=True)
         y = Y.lmo(g)
         if self.keep == "last":
@@ -240,11 +240,8 @@ class Ascent:
 
     def __call__(self, f: Payoff, y0: Tensor, Y: Set, generator: Streams | None = None) -> Maximum:
         """Maximise f over Y from y0."""
-        if self.random_start:
-            if generator is None:
-                raise InputError("Ascent: expected a generator for the random start, got None; pass Streams")
-            y0 = Y.sample(y0, generator)
-        search = _Search(f, Y.project(y0), Y, keep=self.keep, drop=self.stop)
+        y0 = first_point("Ascent", self.random_start, y0, Y, generator)
+        search = Search(f, y0, Y, keep=self.keep, drop=self.stop)
         y, length = search.y, torch.as_tensor(self.step, dtype=y0.dtype, device=y0.device)
         for k in range(self.steps):
             _, g = search.evaluate(y, gradient=True)
@@ -266,20 +263,33 @@ class Ascent:
     def _move(self, y: Tensor, g: Tensor, length: Tensor, k: int, Y: Set, own: bool) -> Tensor:
         if k == 0 and self.first == "vertex":
             return Y.lmo(g)
-        if own and _is_cube(Y) and self.direction == "steepest" and g.stride() == y.stride():
+        factor = _SCHEDULES[self.schedule](k, self.steps)
+        if own and is_cube(Y) and self.direction == "steepest" and g.stride() == y.stride():
             # in the memory of the gradient: fresh tensors cost a small model more than the arithmetic on them
-            step = rowwise(length * _SCHEDULES[self.schedule](k, self.steps), y)
-            return g.sign_().mul_(step).add_(y).clamp_(*Y.bounds(y))  # type: ignore[attr-defined]
+            return g.sign_().mul_(rowwise(length * factor, y)).add_(y).clamp_(*Y.bounds(y))  # type: ignore[attr-defined]
         if self.direction == "steepest":
             d = Y.steepest(g)
         elif self.direction == "gradient":
             d = g
         else:
             d = _sparse_signs(g, y, Y, self.quantile)
-        factor = _SCHEDULES[self.schedule](k, self.steps)
         if length.ndim == 0 and length.device.type == "cpu":
             return Y.project(torch.add(y, d, alpha=float(length) * factor))
         return Y.project(torch.addcmul(y, d, rowwise(length * factor, y)))
+
+
+def first_point(who: str, random: bool, y0: Tensor, Y: Set, generator: Streams | None) -> Tensor:
+    """Where a run begins: a random point of Y, or y0 projected on Y."""
+    if not random:
+        return Y.project(y0)
+    if generator is None:
+        raise InputError(f"{who}: expected a generator for the random start, got None; pass Streams")
+    return Y.project(Y.sample(y0, generator))
+
+
+def is_cube(Y: Any) -> bool:
+    """Whether the set is a product of intervals, whose own norm is l_inf."""
+    return hasattr(Y, "bounds") and type(getattr(Y, "ball", Y)).__name__ in ("Linf", "Box")
 
 
 def _sparse_signs(g: Tensor, y: Tensor, Y: Set, quantile: float) -> Tensor:
@@ -293,105 +303,6 @@ def _sparse_signs(g: Tensor, y: Tensor, Y: Set, quantile: float) -> Tensor:
     top = flat.topk(k, dim=1)
     chosen = torch.zeros_like(flat).scatter_(1, top.indices, (top.values > 0).to(flat)).view(g.shape)
     return g.sign() * chosen / rowwise(vector_norm(chosen, 1).clamp_min(1), g)
-
-
-@dataclass(frozen=True)
-class MajorizeMinimize:
-    r"""Maximise, at each step, the lower bound that smoothness gives, with its constant found by line search.
-
-    With f smooth in a norm with constant L, for all d: f(y + d) >= f(y) + <g, d> - L/2 \|d\|^2. The right
-    side is maximised exactly over Y: in l_inf (Linf, Box, Linf with box) by
-    d = clip(y + t* sign g) - y with t* = argmax over t of sum_i |g_i| min(t, room_i) - L t^2 / 2, a sort;
-    for other sets in l2, by projecting y + g / L. Per row, L starts at 0 (the first trial is the linear
-    maximiser); a trial that breaks the bound is refused and L grows, one that keeps it is accepted
-    and L is halved. f never falls, whether or not it is concave or smooth; where it is both, the iterates
-    converge to the maximum.
-
-    Args:
-        steps: trials made, accepted or not, >= 1.
-        random_start: begin at a random point of Y (needs a generator).
-        stop: leave a row as soon as it is settled.
-
-    Lecture: row B6 (the slide prints the minimisation sign, -t*; this is the ascent). Reference: the
-    l_inf step is that of Kelner et al. (SODA 2014) for steepest descent in a non-Euclidean norm.
-    """
-
-    steps: int
-    random_start: bool = False
-    stop: bool = False
-
-    def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise InputError(f"MajorizeMinimize.steps: expected at least 1, got {self.steps}; use 10, say")
-
-    def __call__(self, f: Payoff, y0: Tensor, Y: Set, generator: Streams | None = None) -> Maximum:
-        """Maximise f over Y from y0."""
-        if self.random_start:
-            if generator is None:
-                raise InputError("MajorizeMinimize: expected a generator for the random start, got None; pass Streams")
-            y0 = Y.sample(y0, generator)
-        search = _Search(f, Y.project(y0), Y, keep="best", drop=self.stop)
-        y = search.y
-        value, g = search.evaluate(y, gradient=True)
-        smooth = torch.zeros_like(value)
-        for k in range(self.steps):
-            left = search.compact(y, value, g, smooth)
-            if left is None:
-                return search.result(Status.SETTLED)
-            y, value, g, smooth = left
-            trial = _majorizer_step(y, g, smooth, search.Y)
-            new_value, new_g = search.evaluate(trial, gradient=k < self.steps - 1)
-            if k == self.steps - 1:
-                break
-            y, value, g, smooth = _accept((y, value, g, smooth), (trial, new_value, new_g), search.Y)
-        return search.result(Status.DONE)
-
-
-def _is_cube(Y: Any) -> bool:
-    return hasattr(Y, "bounds") and type(getattr(Y, "ball", Y)).__name__ in ("Linf", "Box")
-
-
-def _majorizer_step(y: Tensor, g: Tensor, smooth: Tensor, Y: Set) -> Tensor:
-    free = _mask(smooth == 0, y)
-    if not _is_cube(Y):
-        moved = Y.project(y + g / rowwise(torch.where(smooth > 0, smooth, 1.0), y))
-        return torch.where(free, Y.lmo(g), moved)
-    low, high = (b.expand_as(y) for b in Y.bounds(y))  # type: ignore[attr-defined]
-    room = torch.where(g > 0, high - y, y - low).reshape(len(y), -1)
-    t = _best_length(g.reshape(len(y), -1).abs(), room, smooth)
-    return (y + rowwise(t, y) * g.sign()).clamp(low, high)
-
-
-def _best_length(a: Tensor, room: Tensor, smooth: Tensor) -> Tensor:
-    """Argmax over t >= 0 of sum_i a_i min(t, room_i) - smooth t^2 / 2, per row."""
-    room = torch.where(a > 0, room, 0.0)
-    r, order = room.sort(1)
-    slope = a.gather(1, order).flip(1).cumsum(1).flip(1)  # of the linear part before each break point
-    before = torch.cat([torch.zeros_like(r[:, :1]), r[:, :-1]], 1)
-    meets = torch.maximum(before, slope / smooth[:, None])  # smooth = 0 gives inf: go as far as there is room
-    return torch.minimum(meets.nan_to_num(nan=math.inf).amin(1), r[:, -1])
-
-
-def _accept(
-    old: tuple[Tensor, Tensor, Tensor, Tensor], new: tuple[Tensor, Tensor, Tensor], Y: Set
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Per row: move and halve the constant where the lower bound held, else stay and raise it."""
-    y, value, g, smooth = old
-    trial, new_value, new_g = new
-    d = (trial - y).reshape(len(y), -1)
-    linear = (d * g.reshape(len(y), -1)).sum(1)
-    square = vector_norm(d, math.inf if _is_cube(Y) else 2) ** 2
-    slack = 1e-6 * (value.abs() + linear.abs())
-    ok = (new_value >= value) & (new_value + slack >= value + linear - smooth * square / 2)
-    needed = 2 * (value + linear - new_value) / square.clamp_min(1e-30)
-    raised = torch.where(smooth > 0, torch.maximum(2 * smooth, needed.clamp_max(16 * smooth)), needed.clamp_min(0))
-    wide = _mask(ok, y)
-    return (
-        torch.where(wide, trial, y),
-        torch.where(ok, new_value, value),
-        torch.where(wide, new_g, g),
-        torch.where(ok, smooth / 2, raised),
-    )
 
 
 def _rows(maximizer: Any, index: Tensor) -> Any:
@@ -418,7 +329,7 @@ class BestOf:
 
     def __call__(self, f: Payoff, y0: Tensor, Y: Set, generator: Streams | None = None) -> Maximum:
         """Maximise f over Y from y0 with each of them."""
-        search = _Search(f, y0, Y, keep=self.keep, drop=self.stop)
+        search = Search(f, y0, Y, keep=self.keep, drop=self.stop)
         status = Status.DONE
         for i, maximizer in enumerate(self.maximizers):
             left = search.compact(y0)
