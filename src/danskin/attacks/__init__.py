@@ -1,5 +1,6 @@
 """Adversarial attacks: y is a shift of the input. ``attack(model, x, y, seed=0) -> Attacked``."""
 
+from danskin.attacks.apgd import APGD, MultiTargeted
 from danskin.attacks.attack import Attack, Attacked
 from danskin.attacks.gradient import FGSM, PGA, PGD, MajorizeMinimize
 from danskin.attacks.linear import LinearWorstCase, robust_logistic_risk, robust_margin
@@ -10,10 +11,13 @@ ATTACKS: dict[str, type[Attack]] = {
     "pga": PGA,
     "pgd": PGD,
     "majorize_minimize": MajorizeMinimize,
+    "apgd": APGD,
+    "multi_targeted": MultiTargeted,
     "linear_worst_case": LinearWorstCase,
 }
 
 __all__ = [
+    "APGD",
     "ATTACKS",
     "FGSM",
     "PGA",
@@ -22,6 +26,7 @@ __all__ = [
     "Attacked",
     "LinearWorstCase",
     "MajorizeMinimize",
+    "MultiTargeted",
     "robust_logistic_risk",
     "robust_margin",
 ]

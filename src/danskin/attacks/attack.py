@@ -33,6 +33,8 @@ from danskin.minmax import (
 )
 
 Ball = Linf | L2 | L1
+#: Fresh passes that judge an attack on a random model.
+JUDGE_DRAWS = 20
 _TOLERANCE = 1e-6  # of the audit, relative to the radius and absolute in the box
 
 
@@ -57,6 +59,8 @@ class Attacked:
         loss: (batch,) what the adversary raised, at x.
         cost: examples passed forward and backward, sequential calls, seconds.
         status: how the run ended.
+        probability: (batch,) the share of fresh draws in which the model errs on x; for a model that is not random
+            (draws=1) 1 where it errs and 0 elsewhere. A success has more than one half.
     """
 
     x: Tensor
@@ -65,6 +69,7 @@ class Attacked:
     loss: Tensor
     cost: Cost
     status: Status
+    probability: Tensor
 
 
 @dataclass(frozen=True)
@@ -78,15 +83,20 @@ class Attack(ABC):
         box: (low, high) of valid data, or None.
         batchnorm: what BatchNorm and dropout do meanwhile (`danskin.attacks.guard.BatchNormMode`).
         precision: "model", or "bfloat16" for the search (the outcome is always judged without it).
+        draws: passes that every look at the model averages over; more than 1 for models that are random. The
+            outcome is then judged by `JUDGE_DRAWS` fresh ones, or `draws` if that is more.
     """
 
     template: ClassVar[Template] = Template("fixed", "input shift", "ball and box", "loss of the model")
+    #: Whether the attack chooses the classes of a targeted loss by itself.
+    aims: ClassVar[bool] = False
 
     ball: Ball
     loss: LossName = field(default="cross_entropy", kw_only=True)
     box: checks.DataBox = field(default=(0, 1), kw_only=True)
     batchnorm: BatchNormMode = field(default="as_is", kw_only=True)
     precision: Precision = field(default="model", kw_only=True)
+    draws: int = field(default=1, kw_only=True)
 
     @abstractmethod
     def maximizer(self) -> Maximizer:
@@ -105,6 +115,7 @@ class Attack(ABC):
         outer: Callable[[Tensor, Tensor], Tensor] | None = None,
         batchnorm: BatchNormMode | None = None,
         device: torch.device | None = None,
+        quick: Callable[[Tensor], Tensor] | None = None,
     ) -> Problem:
         """This attack as the inner half of min over weights, max over delta.
 
@@ -113,11 +124,14 @@ class Attack(ABC):
             outer: (logits, labels) -> (batch,), what the weights minimise; default: the attack's own loss.
             batchnorm: overrides the attack's own mode.
             device: of the inputs; default: that of the model's parameters.
+            quick: a quicker form of the model for the adversary's search; successes are confirmed by `model`.
         """
         loss, raw = get_loss(self.loss), raw_module(model)
+        searched, plain = (raw, None) if quick is None else (quick, raw)
 
         def adversary(batch: Batch) -> ShiftPayoff:
-            return ShiftPayoff(raw, batch.x, batch.y, batch.targets, loss, self.box, batch.dtype, self.precision)
+            payoff = ShiftPayoff(searched, batch.x, batch.y, batch.targets, loss, self.box, batch.dtype, self.precision)
+            return replace(payoff, plain=plain, draws=self.draws, confirm=getattr(self, "stop", False))
 
         def payoff(batch: Batch, delta: Tensor) -> Tensor:
             shift = adversary(batch)
@@ -144,12 +158,15 @@ class Attack(ABC):
         """
         checks.check_box(self.box)
         checks.check_precision(self.precision)
+        checks.check_draws(self.draws)
         checks.check_inputs(x, self.box)
         y = checks.check_integer_labels(y, x)
         checks.check_radius(self.ball, x, self.box)
+        if targets is not None and self.aims:
+            raise InputError(f"targets: expected none for {type(self).__name__}, which tries wrong classes by itself")
         if targets is not None:
             targets = checks.check_integer_labels(targets, x, "targets")
-        elif get_loss(self.loss).targeted:
+        elif get_loss(self.loss).targeted and not self.aims:
             raise InputError(f"targets: expected targets for loss={self.loss!r}, got none; pass targets= or use margin")
         work = x.detach().to(torch.promote_types(x.dtype, torch.float32))
         return Batch(_ordinary(work), _ordinary(y), None if targets is None else _ordinary(targets), x.dtype)
@@ -163,6 +180,7 @@ class Attack(ABC):
         seed: int = 0,
         targets: Tensor | None = None,
         index: Tensor | None = None,
+        quick: Callable[[Tensor], Tensor] | None = None,
     ) -> Attacked:
         """Attack a batch. The model, its gradients and the global random state are left as found.
 
@@ -175,6 +193,8 @@ class Attack(ABC):
             targets: (batch,) labels to reach; None for any wrong one.
             index: (batch,) int64 names of the examples; default: their content, so that the result for an
                 example depends on neither its batch nor its place there.
+            quick: a quicker form of the model (compiled, another memory format) to search with; what it finds
+                counts only if `model` confirms it.
 
         Raises:
             InputError: wrong inputs, labels, radius or box.
@@ -185,9 +205,12 @@ class Attack(ABC):
         names = None if index is None else _ordinary(checks.check_integer_labels(index, x, "index"))
         if len(x) == 0:
             none = torch.zeros(0, dtype=torch.bool, device=x.device)
-            return Attacked(x.clone(), batch.x.clone(), none, batch.x.new_zeros(0), Cost(), Status.EMPTY)
-        problem = self.problem(model, device=x.device)
+            zero = batch.x.new_zeros(0)
+            return Attacked(x.clone(), batch.x.clone(), none, zero, Cost(), Status.EMPTY, zero)
+        problem = self.problem(model, device=x.device, quick=quick)
         with problem.guard():
+            if self.draws > 1:
+                torch.manual_seed(seed)  # the model's own dice; the state found is given back
             streams = Streams.of_content(seed, batch.x) if names is None else Streams.of(seed, names)
             feasible, payoff = problem.feasible(batch), problem.adversary_payoff(batch)
             found = self.maximizer()(payoff, problem.start(batch), feasible, streams)
@@ -204,22 +227,30 @@ class Attack(ABC):
         inputs; otherwise there is one more forward pass.
         """
         x = _cast_towards(batch.x, payoff.shifted(found.y), batch.dtype)
-        device = x.device.type
-        cheap = self.precision != "model" or batch.dtype != batch.x.dtype or torch.is_autocast_enabled(device)
-        cheap |= self.batchnorm in ("batch_frozen", "train_update")  # the search saw another function
-        cost, value, success = found.cost, found.value, found.settled
-        if value is None or success is None or cheap:
-            with torch.no_grad(), torch.autocast(device, enabled=False):
-                logits = payoff.logits(x, precision="model")
-                value, success = payoff.value(logits), payoff.adversarial(logits)
-            cost += Cost(len(x), 0, 1)
+        cost = found.cost + Cost(payoff.extra.forwards, payoff.extra.backwards)
+        value, success = found.value, found.settled
+        other = payoff.cheap or batch.dtype != batch.x.dtype or self.draws > 1
+        other |= self.batchnorm in ("batch_frozen", "train_update")  # the search saw another function
+        if value is None or success is None or other:
+            draws, size = max(JUDGE_DRAWS, self.draws) if self.draws > 1 else 1, getattr(self, "width", None) or len(x)
+            parts = [payoff.rows(rows).judge(x[rows], draws) for rows in _slices(len(x), size, x.device)]
+            value, probability = (torch.cat(each) for each in zip(*parts, strict=True))
+            cost += Cost(draws * len(x), 0, draws * len(parts))
+            success = 2 * probability > 1
+        else:
+            probability = success.to(value.dtype)
         checks.check_finite(value)
         delta = x.to(batch.x.dtype) - batch.x
         allowed = _TOLERANCE * torch.as_tensor(self.ball.value).clamp_min(1).to(delta)
         audited = self.ball.violation(delta) <= allowed
         if self.box is not None:
             audited &= Box(*self.box).violation(x) <= _TOLERANCE
-        return Attacked(x, delta, success & audited, value, cost, found.status)
+        return Attacked(x, delta, success & audited, value, cost, found.status, probability)
+
+
+def _slices(n: int, size: int, device: torch.device) -> tuple[Tensor, ...]:
+    """Row numbers in pieces of `size`."""
+    return torch.arange(n, device=device).split(size)
 
 
 def _cast_towards(clean: Tensor, point: Tensor, dtype: torch.dtype) -> Tensor:

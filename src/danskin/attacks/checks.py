@@ -29,6 +29,12 @@ def check_precision(precision: str) -> None:
         raise InputError(f"precision: expected 'model' or 'bfloat16', got {precision!r}; pick one")
 
 
+def check_draws(draws: int) -> None:
+    """At least one pass is looked at."""
+    if draws < 1:
+        raise InputError(f"draws: expected at least 1, got {draws}; 1 is for models that are not random")
+
+
 def check_inputs(x: Any, box: DataBox) -> None:
     """Inputs are finite floating-point tensors, batch first, inside the box."""
     if not isinstance(x, Tensor):

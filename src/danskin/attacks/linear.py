@@ -69,7 +69,7 @@ def _worst_vertex(f: Any, y0: Tensor, Y: Set, generator: Streams | None = None) 
     delta = y0.detach().requires_grad_()
     device = y0.device.type
     with torch.autocast(device, enabled=False):  # cheap passes save nothing here and blur what is exact
-        leads = _leads(f, f.logits(f.shifted(delta), precision="model"))
+        leads = _leads(f, f.logits(f.shifted(delta), plain=True))
     if not leads.requires_grad:
         raise ModelError(
             "model: expected outputs that depend differentiably on the input, got outputs without a gradient; remove "
@@ -85,7 +85,7 @@ def _worst_vertex(f: Any, y0: Tensor, Y: Set, generator: Streams | None = None) 
         promised = torch.where(better, lead, promised)
         best = torch.where(better.view(-1, *[1] * (best.ndim - 1)), vertex, best)
     with torch.no_grad(), torch.autocast(device, enabled=False):
-        logits = f.logits(f.shifted(best), precision="model")
+        logits = f.logits(f.shifted(best), plain=True)
     found = _leads(f, logits).amax(1)
     scale = 1 + logits.abs().reshape(len(logits), -1).amax(1) + promised.abs()
     rounding = max(1e-3, 16 * torch.finfo(f.dtype).eps)  # of a model in half precision

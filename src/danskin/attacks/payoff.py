@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -34,6 +34,12 @@ class ShiftPayoff:
         box: where x + delta stays, or None.
         dtype: dtype of the inputs as the user gave them.
         precision: see `Precision`.
+        toward: (batch,) classes the loss is raised towards while any wrong prediction counts; for targeted losses
+            of untargeted attacks.
+        plain: the model whose word counts, where `model` is a quicker form of it (compiled, another memory format).
+        confirm: ask the plain model about every success the search sees, as a search must that stops there.
+        draws: passes to average over, for models that are random; adversarial is then what errs in more than half.
+        extra: examples passed forward beside the calls that the maximiser counts; shared by all `rows`.
     """
 
     model: Callable[[Tensor], Tensor]
@@ -44,6 +50,11 @@ class ShiftPayoff:
     box: checks.DataBox
     dtype: torch.dtype
     precision: Precision = "model"
+    toward: Tensor | None = None
+    plain: Callable[[Tensor], Tensor] | None = None
+    confirm: bool = False
+    draws: int = 1
+    extra: Tally = field(default_factory=lambda: Tally())
     checked: bool = field(default=False, repr=False)
 
     def shifted(self, delta: Tensor) -> Tensor:
@@ -53,12 +64,20 @@ class ShiftPayoff:
             return x
         return x.clamp(*self.box) if x.requires_grad else x.clamp_(*self.box)
 
-    def logits(self, point: Tensor, precision: Precision | None = None) -> Tensor:
-        """The model's logits in float32 or float64, checked on the first call."""
-        low = (precision or self.precision) == "bfloat16"
-        context: Any = torch.autocast(point.device.type, torch.bfloat16) if low else nullcontext()
+    def logits(self, point: Tensor, *, plain: bool = False) -> Tensor:
+        """The model's logits in float32 or float64, checked on the first call.
+
+        Args:
+            point: inputs.
+            plain: ask the plain model without autocast instead of the one that searches.
+        """
+        device = point.device.type
+        low, context = self.precision == "bfloat16" and not plain, contextlib.ExitStack()
+        if low or plain:
+            context.enter_context(torch.autocast(device, torch.bfloat16, enabled=low))
         with context:
-            logits = checks.check_logits(self.model(point.to(self.dtype)), len(point))
+            model = self.plain or self.model if plain else self.model
+            logits = checks.check_logits(model(point.to(self.dtype)), len(point))
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         if not self.checked:
             self.checked = True
@@ -71,7 +90,7 @@ class ShiftPayoff:
     def value(self, logits: Tensor) -> Tensor:
         """What the adversary raises, per example."""
         if self.loss.targeted:
-            return self.loss.function(logits, self.y, self.targets)
+            return self.loss.function(logits, self.y, self.targets if self.toward is None else self.toward)
         if self.targets is not None:
             return -self.loss.function(logits, self.targets)
         return self.loss.function(logits, self.y)
@@ -81,10 +100,38 @@ class ShiftPayoff:
         guess = predict(logits.detach())
         return guess != self.y if self.targets is None else guess == self.targets
 
+    @property
+    def cheap(self) -> bool:
+        """Whether what the search sees is not the plain model in full precision."""
+        return self.precision != "model" or self.plain is not None or torch.is_autocast_enabled(self.x.device.type)
+
+    def settled(self, point: Tensor, logits: Tensor) -> Tensor:
+        """Where these logits are adversarial, and with `confirm` the plain model in full precision says so too."""
+        hit = self.adversarial(logits)
+        if self.confirm and self.cheap and bool(hit.any()):
+            at = hit.nonzero().squeeze(1)
+            with torch.no_grad():
+                part = self.rows(at)
+                hit = hit.index_put((at,), part.adversarial(part.logits(point.detach()[at], plain=True)))
+            self.extra.forwards += len(at)
+        return hit
+
+    def judge(self, point: Tensor, draws: int = 1) -> tuple[Tensor, Tensor]:
+        """(value, share of draws that are adversarial) at these inputs, by the plain model in full precision."""
+        values, hits = self.x.new_zeros(len(self.x)), self.x.new_zeros(len(self.x))
+        with torch.no_grad():
+            for _ in range(draws):
+                logits = self.logits(point, plain=True)
+                values, hits = values + self.value(logits) / draws, hits + self.adversarial(logits).to(hits) / draws
+        return values, hits
+
     def __call__(self, delta: Tensor) -> tuple[Tensor, Tensor]:
         """(value, adversarial) at x + delta."""
-        logits = self.logits(self.shifted(delta))
-        return self.value(logits), self.adversarial(logits)
+        point = self.shifted(delta)
+        if self.draws > 1:
+            return self._averaged(point)[:2]
+        logits = self.logits(point)
+        return self.value(logits), self.settled(point, logits)
 
     def with_gradient(self, delta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(value, adversarial, gradient) at x + delta, differentiated at the shifted point itself.
@@ -93,11 +140,65 @@ class ShiftPayoff:
         """
         with torch.no_grad():
             point = self.shifted(delta)
-        logits = self.logits(point.requires_grad_())
+        point.requires_grad_()
+        if self.draws > 1:
+            return self._averaged(point)
+        logits = self.logits(point)
         value = self.value(logits)
-        return value, self.adversarial(logits), gradient_at(value, point)
+        return value, self.settled(point, logits), gradient_at(value, point)
+
+    def _averaged(self, point: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The mean value over draws, whether more than half of them are adversarial, and the mean gradient if asked."""
+        value, hits, slope = self.x.new_zeros(len(self.x)), torch.zeros_like(self.y), torch.zeros_like(self.x)
+        for _ in range(self.draws):
+            logits = self.logits(point)
+            each = self.value(logits)
+            hits += self.adversarial(logits)
+            value = value + each.detach() / self.draws
+            if point.requires_grad:
+                slope += gradient_at(each, point) / self.draws
+        more = (self.draws - 1) * len(point)
+        self.extra.forwards += more
+        self.extra.backwards += more * point.requires_grad
+        return value, 2 * hits > self.draws, slope
 
     def rows(self, index: Tensor) -> ShiftPayoff:
         """The payoff of some examples."""
-        targets = None if self.targets is None else self.targets[index]
-        return replace(self, x=self.x[index], y=self.y[index], targets=targets)
+
+        def cut(labels: Tensor | None) -> Tensor | None:
+            return None if labels is None else labels[index]
+
+        return replace(self, x=self.x[index], y=self.y[index], targets=cut(self.targets), toward=cut(self.toward))
+
+    def fanned(self, toward: Tensor) -> FannedPayoff:
+        """The payoff over examples times classes: each example once for every class in `toward` (batch, m)."""
+        return FannedPayoff(self, toward)
+
+
+@dataclass
+class Tally:
+    """Passes counted outside the maximiser."""
+
+    forwards: int = 0
+    backwards: int = 0
+
+
+@dataclass(eq=False)
+class FannedPayoff:
+    """Examples times classes, an example's classes in a row; only to be cut (`rows`).
+
+    Args:
+        base: over examples.
+        toward: (examples, m) classes.
+    """
+
+    base: ShiftPayoff
+    toward: Tensor
+
+    def __call__(self, delta: Tensor) -> tuple[Tensor, Tensor]:
+        """(value, adversarial) of all rows at once."""
+        return self.rows(torch.arange(self.toward.numel(), device=self.toward.device))(delta)
+
+    def rows(self, index: Tensor) -> ShiftPayoff:
+        """Some of the rows."""
+        return replace(self.base.rows(index // self.toward.shape[1]), toward=self.toward.reshape(-1)[index])

@@ -70,6 +70,37 @@ def gradient_at(value: Tensor, y: Tensor) -> Tensor:
     return slope
 
 
+def look(f: Payoff, y: Tensor, gradient: bool) -> tuple[Tensor, Tensor | None, Tensor]:
+    """(value, settled or None, gradient) of f at y, detached; the gradient is empty unless asked for."""
+    y = y.detach()
+    with torch.set_grad_enabled(gradient):
+        if gradient and hasattr(f, "with_gradient"):
+            value, settled, slope = f.with_gradient(y)
+        else:
+            leaf = y.requires_grad_(gradient)
+            out = f(leaf)
+            value, settled = out if isinstance(out, tuple) else (out, None)
+            slope = gradient_at(value, leaf) if gradient else y.new_empty(0)
+    y.requires_grad_(False)
+    if value.shape != (len(y),):
+        raise ModelError(
+            f"payoff: expected one value per row, shape ({len(y)},), got {tuple(value.shape)}; use reduction='none'"
+        )
+    return value.detach(), settled, slope
+
+
+def improves(
+    value: Tensor, settled: Tensor | None, held: Tensor, known: Tensor | None, keep: Keep, stop: bool
+) -> Tensor:
+    """(rows,) bool: whether a point replaces the one held, of value `held` and settled where `known`."""
+    better = ~(value <= held)  # NaN is recorded, and found by whoever looks at the value
+    if settled is None or known is None:
+        return better
+    if keep == "best":
+        better = (settled & ~known) | (better & (settled == known))
+    return better & ~known if stop else better
+
+
 class Search:
     """The book-keeping of one run: evaluates f, counts, keeps the best point, drops settled rows.
 
@@ -97,23 +128,11 @@ class Search:
 
     def evaluate(self, y: Tensor, *, gradient: bool) -> tuple[Tensor, Tensor]:
         """(value, gradient) at y, recorded; the gradient is empty unless asked for."""
-        y = y.detach()
-        with torch.set_grad_enabled(gradient):
-            if gradient and hasattr(self.f, "with_gradient"):
-                value, settled, slope = self.f.with_gradient(y)
-            else:
-                leaf = y.requires_grad_(gradient)
-                out = self.f(leaf)
-                value, settled = out if isinstance(out, tuple) else (out, None)
-                slope = gradient_at(value, leaf) if gradient else y.new_empty(0)
-        if value.shape != (len(y),):
-            raise ModelError(
-                f"payoff: expected one value per row, shape ({len(y)},), got {tuple(value.shape)}; use reduction='none'"
-            )
+        value, settled, slope = look(self.f, y, gradient)
         self.cost += Cost(len(y), len(y) * gradient, 1)
         if gradient and self.flat is None:
             self.flat = ~slope.reshape(len(slope), math.prod(slope.shape[1:])).any(1)
-        value = value.detach().to(self.value.dtype)
+        value = value.to(self.value.dtype)
         if self.keep != "last":
             self._record(y.detach(), value, settled)
         return value, slope
@@ -123,13 +142,10 @@ class Search:
             self.settled = torch.zeros(len(self.y), dtype=torch.bool, device=y.device)
         whole = len(self.index) == len(self.y)
         pick = (lambda t: t) if whole else (lambda t: t[self.index])
-        better = ~(value <= pick(self.value))  # NaN is recorded, and found by whoever looks at the value
-        if settled is not None and self.settled is not None:
-            known = pick(self.settled)
-            if self.keep == "best":
-                better = (settled & ~known) | (better & (settled == known))
+        known = None if settled is None or self.settled is None else pick(self.settled)
+        better = improves(value, settled, pick(self.value), known, self.keep, self.drop)
+        if settled is not None and known is not None:
             if self.drop:
-                better &= ~known
                 self.alive = ~(settled | known)
             self._store("settled", torch.where(better, settled, known), whole)
         self._store("value", torch.where(better, value, pick(self.value)), whole)

@@ -68,9 +68,14 @@ class Streams:
         weights = _mix(torch.arange(1, bits.shape[1] + 1, device=x.device) * _GAMMA) | 1
         return Streams.of(seed, (bits.to(torch.int64) * weights).sum(1))
 
-    def child(self, k: int) -> Streams:
-        """The k-th family of streams derived from these: for a restart, a step, a second draw."""
-        return Streams(_mix(self.key + _wrap((2 * k + 1) * _MIX_2)))
+    def child(self, k: int | Tensor) -> Streams:
+        """The k-th family of streams derived from these: for a restart, a step, a second draw.
+
+        Args:
+            k: one number, or one int64 per row.
+        """
+        shift = (2 * k + 1) * _MIX_2 if isinstance(k, Tensor) else _wrap((2 * k + 1) * _MIX_2)
+        return Streams(_mix(self.key + shift))
 
     def rows(self, index: Tensor) -> Streams:
         """The streams of some rows."""
@@ -104,6 +109,13 @@ class Streams:
     def sign(self, like: Tensor) -> Tensor:
         """Independent random signs, in the shape and dtype of `like`."""
         return _like(1 - 2 * _shift(self.bits(_size(like)), 63), like)
+
+    def integers(self, most: Tensor, n: int = 1) -> Tensor:
+        """(batch, n) int64, uniform on 0 .. most - 1, with `most` (batch,) below 2^31.
+
+        By multiplying and shifting 32 random bits: no value is off by more than 1 part in 2^32 / most.
+        """
+        return (_shift(self.bits(n), 32) * most[:, None]) >> 32
 
 
 def _size(like: Tensor) -> int:
