@@ -2,6 +2,7 @@
 
 from danskin.attacks.apgd import APGD, MultiTargeted
 from danskin.attacks.attack import Attack, Attacked
+from danskin.attacks.beta import BETA, ClassPerturbations
 from danskin.attacks.gradient import FGSM, PGA, PGD, MajorizeMinimize
 from danskin.attacks.linear import LinearWorstCase, robust_logistic_risk, robust_margin
 
@@ -13,17 +14,20 @@ ATTACKS: dict[str, type[Attack]] = {
     "majorize_minimize": MajorizeMinimize,
     "apgd": APGD,
     "multi_targeted": MultiTargeted,
+    "beta": BETA,
     "linear_worst_case": LinearWorstCase,
 }
 
 __all__ = [
     "APGD",
     "ATTACKS",
+    "BETA",
     "FGSM",
     "PGA",
     "PGD",
     "Attack",
     "Attacked",
+    "ClassPerturbations",
     "LinearWorstCase",
     "MajorizeMinimize",
     "MultiTargeted",

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from danskin.attacks import checks
-from danskin.attacks.guard import BatchNormMode, as_found, raw_module
-from danskin.attacks.payoff import Precision, ShiftPayoff
+from danskin.attacks.guard import BatchNormMode, as_found, device_of, raw_module
+from danskin.attacks.payoff import Precision, ShiftPayoff, Witness
 from danskin.errors import InputError
 from danskin.losses import LossName, get_loss
 from danskin.minmax import (
@@ -140,7 +140,7 @@ class Attack(ABC):
             return shift.value(logits) if outer is None else outer(logits, batch.y)
 
         def guard() -> Any:
-            return as_found(raw, batchnorm or self.batchnorm, device or _device(raw))
+            return as_found(raw, batchnorm or self.batchnorm, device or device_of(raw))
 
         return Problem(
             payoff,
@@ -181,6 +181,7 @@ class Attack(ABC):
         targets: Tensor | None = None,
         index: Tensor | None = None,
         quick: Callable[[Tensor], Tensor] | None = None,
+        witness: Witness | None = None,
     ) -> Attacked:
         """Attack a batch. The model, its gradients and the global random state are left as found.
 
@@ -195,6 +196,8 @@ class Attack(ABC):
                 example depends on neither its batch nor its place there.
             quick: a quicker form of the model (compiled, another memory format) to search with; what it finds
                 counts only if `model` confirms it.
+            witness: called with (rows of x, inputs) as soon as the search sees these rows misclassified there, before
+                the audit; for those who want to keep what was found should the run be cut short.
 
         Raises:
             InputError: wrong inputs, labels, radius or box.
@@ -213,6 +216,8 @@ class Attack(ABC):
                 torch.manual_seed(seed)  # the model's own dice; the state found is given back
             streams = Streams.of_content(seed, batch.x) if names is None else Streams.of(seed, names)
             feasible, payoff = problem.feasible(batch), problem.adversary_payoff(batch)
+            if witness is not None:
+                payoff = replace(payoff, witness=witness, names=torch.arange(len(x), device=x.device))  # type: ignore[type-var]
             found = self.maximizer()(payoff, problem.start(batch), feasible, streams)
         raw = raw_module(model)
         mode: BatchNormMode = "eval" if self.batchnorm == "eval" else "as_is"  # the outcome is that of the model itself
@@ -241,11 +246,14 @@ class Attack(ABC):
             probability = success.to(value.dtype)
         checks.check_finite(value)
         delta = x.to(batch.x.dtype) - batch.x
-        allowed = _TOLERANCE * torch.as_tensor(self.ball.value).clamp_min(1).to(delta)
-        audited = self.ball.violation(delta) <= allowed
-        if self.box is not None:
-            audited &= Box(*self.box).violation(x) <= _TOLERANCE
+        audited = in_bounds(self, delta, x)
         return Attacked(x, delta, success & audited, value, cost, found.status, probability)
+
+
+def in_bounds(attack: Attack, delta: Tensor, x: Tensor) -> Tensor:
+    """(batch,) bool: the audit. Delta is in the ball and x in the box, to 1e-6, and neither is NaN."""
+    inside = attack.ball.violation(delta) <= _TOLERANCE * torch.as_tensor(attack.ball.value).clamp_min(1).to(delta)
+    return inside if attack.box is None else inside & (Box(*attack.box).violation(x) <= _TOLERANCE)
 
 
 def _slices(n: int, size: int, device: torch.device) -> tuple[Tensor, ...]:
@@ -268,9 +276,3 @@ def _ordinary(tensor: Tensor) -> Tensor:
         return tensor
     with torch.inference_mode(False):
         return tensor.clone()
-
-
-def _device(model: Any) -> torch.device:
-    """The device of a module's parameters; the CPU for anything else."""
-    parameters = model.parameters() if isinstance(model, torch.nn.Module) else iter(())
-    return next((p.device for p in parameters), torch.device("cpu"))

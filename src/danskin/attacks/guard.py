@@ -30,6 +30,12 @@ def raw_module(model: Callable[..., Tensor]) -> Any:
     return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
 
 
+def device_of(model: Any) -> torch.device:
+    """The device of a module's parameters; the CPU for anything else."""
+    parameters = model.parameters() if isinstance(model, nn.Module) else iter(())
+    return next((p.device for p in parameters), torch.device("cpu"))
+
+
 @contextmanager
 def as_found(model: Any, batchnorm: BatchNormMode, device: torch.device, *, warn: bool = True) -> Iterator[None]:
     """A context in which gradients to the input can be taken, and after which nothing has changed.

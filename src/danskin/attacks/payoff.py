@@ -18,6 +18,9 @@ from danskin.minmax.maximize import gradient_at
 #: success then confirmed without it.
 Precision = Literal["model", "bfloat16"]
 
+#: (names of examples, inputs at which they are adversarial) -> None
+Witness = Callable[[Tensor, Tensor], None]
+
 
 @dataclass(eq=False)
 class ShiftPayoff:
@@ -38,6 +41,8 @@ class ShiftPayoff:
             of untargeted attacks.
         plain: the model whose word counts, where `model` is a quicker form of it (compiled, another memory format).
         confirm: ask the plain model about every success the search sees, as a search must that stops there.
+        names: (batch,) numbers that `witness` knows the rows by.
+        witness: called with the names and inputs of every success as soon as it is seen.
         draws: passes to average over, for models that are random; adversarial is then what errs in more than half.
         extra: examples passed forward beside the calls that the maximiser counts; shared by all `rows`.
     """
@@ -53,6 +58,8 @@ class ShiftPayoff:
     toward: Tensor | None = None
     plain: Callable[[Tensor], Tensor] | None = None
     confirm: bool = False
+    names: Tensor | None = None
+    witness: Witness | None = None
     draws: int = 1
     extra: Tally = field(default_factory=lambda: Tally())
     checked: bool = field(default=False, repr=False)
@@ -90,7 +97,10 @@ class ShiftPayoff:
     def value(self, logits: Tensor) -> Tensor:
         """What the adversary raises, per example."""
         if self.loss.targeted:
-            return self.loss.function(logits, self.y, self.targets if self.toward is None else self.toward)
+            aim = self.targets if self.toward is None else self.toward
+            if aim is None:  # an attack that aims by itself, judged: the best of all aims
+                aim = logits.detach().scatter(1, self.y[:, None], -torch.inf).argmax(1)
+            return self.loss.function(logits, self.y, aim)
         if self.targets is not None:
             return -self.loss.function(logits, self.targets)
         return self.loss.function(logits, self.y)
@@ -114,6 +124,8 @@ class ShiftPayoff:
                 part = self.rows(at)
                 hit = hit.index_put((at,), part.adversarial(part.logits(point.detach()[at], plain=True)))
             self.extra.forwards += len(at)
+        if self.witness is not None and self.names is not None and bool(hit.any()):
+            self.witness(self.names[hit], point.detach()[hit])
         return hit
 
     def judge(self, point: Tensor, draws: int = 1) -> tuple[Tensor, Tensor]:
@@ -165,10 +177,11 @@ class ShiftPayoff:
     def rows(self, index: Tensor) -> ShiftPayoff:
         """The payoff of some examples."""
 
-        def cut(labels: Tensor | None) -> Tensor | None:
-            return None if labels is None else labels[index]
+        def cut(each: Tensor | None) -> Tensor | None:
+            return None if each is None else each[index]
 
-        return replace(self, x=self.x[index], y=self.y[index], targets=cut(self.targets), toward=cut(self.toward))
+        targets, toward, names = cut(self.targets), cut(self.toward), cut(self.names)
+        return replace(self, x=self.x[index], y=self.y[index], targets=targets, toward=toward, names=names)
 
     def fanned(self, toward: Tensor) -> FannedPayoff:
         """The payoff over examples times classes: each example once for every class in `toward` (batch, m)."""

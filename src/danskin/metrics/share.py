@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -56,6 +57,10 @@ class Share:
     def interval(self) -> tuple[float, float]:
         """The 95 % Wilson interval."""
         return wilson(self.hits, self.n)
+
+    def to_json(self) -> dict[str, Any]:
+        """Hits, n, value and interval."""
+        return {"hits": self.hits, "n": self.n, "value": self.value, "interval": list(self.interval)}
 
     def __str__(self) -> str:
         low, high = self.interval

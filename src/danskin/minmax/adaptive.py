@@ -197,8 +197,15 @@ class AdaptiveAscent:
         return state | moved
 
     def _sparse(self, Y: Set, state: State, value: Tensor, g: Tensor) -> State:
-        """The step for l1: signs of the largest coordinates, with l1 norm eta."""
+        """The step for l1: signs of the largest coordinates, with l1 norm eta.
+
+        The first step looks at the linear maximiser instead, and the second goes on from the better of the two: sparse
+        signs do not come to the worst case even of a linear payoff. (The released code has no such step.)
+        """
         k, y, eta, share, count, most = (state[key] for key in ("k", "y", "eta", "share", "count", "most"))
+        if self.quirks == "none":
+            y = torch.where(mask(k == 1, y), state["best"], y)
+            g = torch.where(mask(k == 1, y), state["slope"], g)
         at = (k > 0) & (k % max(int(0.04 * self.steps), 1) == 0)
         if bool(at.any()):
             now = (state["best"] != 0).reshape(len(y), -1).sum(1).to(y.dtype)
@@ -208,6 +215,8 @@ class AdaptiveAscent:
             y = torch.where(mask(back, y), state["best"], y)
             g = torch.where(mask(back, y), state["slope"], g)
         ahead = Y.project(torch.addcmul(y, _largest_signs(g, share), rowwise(eta, y)))
+        if self.quirks == "none" and bool((k == 0).any()):
+            ahead = torch.where(mask(k == 0, y), Y.lmo(g), ahead)
         return state | {"y": ahead, "eta": eta, "share": share, "count": count}
 
     def _onto(self, Y: Set, y: Tensor) -> Tensor:

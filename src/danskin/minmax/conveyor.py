@@ -120,15 +120,21 @@ class Belt:
 
     def evaluate(self, y: Tensor, *, gradient: bool, f: Callable[..., Any] | None = None) -> tuple[Tensor, Tensor]:
         """(value, gradient) at y for the rows in work, recorded; the gradient is empty unless asked for."""
+        value, settled, slope = self.look(y, gradient=gradient, f=f)
+        self.record(y.detach(), value, settled)
+        return value, slope
+
+    def look(
+        self, y: Tensor, *, gradient: bool, f: Callable[..., Any] | None = None
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """(value, settled or None, gradient) at y for the rows in work, counted but left to the caller to `record`."""
         value, settled, slope = look(f or self.f, y, gradient)
         self.cost += Cost(len(y), len(y) * gradient, 1)
         if gradient and len(self.fresh):
             zero = ~slope.reshape(len(slope), math.prod(slope.shape[1:])).any(1)
             self.flat[self.fresh] = zero.view(-1, self.fan)[-len(self.fresh) :].all(1)
             self.fresh = self.fresh[:0]
-        value = value.to(self.value.dtype)
-        self.record(y.detach(), value, settled)
-        return value, slope
+        return value.to(self.value.dtype), settled, slope
 
     def record(self, y: Tensor, value: Tensor, settled: Tensor | None) -> None:
         """Keep these points where they are better than what is known."""

@@ -88,8 +88,8 @@ def project_l1_box(y: Tensor, radius: float | Tensor, low: Tensor, high: Tensor)
     points, order = torch.cat([start, a], 1).sort(1)
     slope = torch.cat([torch.ones_like(a), -torch.ones_like(a)], 1).gather(1, order).cumsum(1)
     gaps = points.diff(dim=1)
-    norm = torch.minimum(a, room).sum(1, keepdim=True)  # at t = 0; no break point is below 0
-    fall = torch.cat([torch.zeros_like(norm), (gaps * slope[:, :-1]).cumsum(1)], 1)
+    fall = torch.cat([torch.zeros_like(r), (gaps * slope[:, :-1]).cumsum(1)], 1)
+    norm = fall[:, -1:]  # at t = 0, as it is 0 at the last point: this sum has the same bits with and without zeros
     k = (norm - fall > r).sum(1, keepdim=True) - 1  # the last break point still outside the ball
     t = _pick(points, k) + (norm - _pick(fall, k) - r) / _pick(slope, k).clamp_min(1)
     q = torch.minimum((a - torch.where(norm <= r, 0.0, t)).clamp_min(0), room)

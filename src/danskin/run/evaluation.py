@@ -41,8 +41,7 @@ def default_attacks(attack: Attack) -> tuple[Attack, ...]:
 
 def share(correct: Tensor) -> dict[str, Any]:
     """A share as JSON: hits, n, value, 95 % interval."""
-    found = Share.of(correct)
-    return {"hits": found.hits, "n": found.n, "value": found.value, "interval": list(found.interval)}
+    return Share.of(correct).to_json()
 
 
 def evaluate_model(

@@ -47,7 +47,7 @@ class AttackCase:
             self.attack = attack(ball, (0, 1))
         self.affine, self.seed = affine, seed
         loss = get_loss(getattr(self.attack, "loss", "cross_entropy"))
-        self.binary, self.targeted = loss.binary, loss.targeted
+        self.binary, self.targeted = loss.binary, loss.targeted and not getattr(self.attack, "aims", False)
 
     def generator(self) -> torch.Generator:
         """Fresh each time: cases do not depend on one another."""
