@@ -11,8 +11,13 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0.dev0"
 
 _NAMES = {
-    "danskin.attacks": ("FGSM", "PGA", "PGD", "Attack", "Attacked", "LinearWorstCase", "MajorizeMinimize"),
+    "danskin.attacks": (
+        *("FGSM", "PGA", "PGD", "Attack", "Attacked", "LinearWorstCase", "MajorizeMinimize"),
+        *("APGD", "BETA", "FAB", "FABT", "AutoAttack", "MultiTargeted", "Square", "SquareClimb"),
+    ),
     "danskin.data": ("Dataset",),
+    "danskin.evaluation": ("Verdict", "certify", "diagnose", "evaluate", "quicker"),
+    "danskin.metrics": ("PerClass", "Share"),
     "danskin.minmax": (
         *("Box", "Intersection", "L1", "L2", "Linf", "Set", "Simplex"),
         *("Ascent", "BestOf", "Maximizer", "Maximum", "Restarts", "Vertex"),
@@ -26,6 +31,10 @@ _NAMES = {
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = [
+    "APGD",
+    "BETA",
+    "FAB",
+    "FABT",
     "FGSM",
     "L1",
     "L2",
@@ -35,6 +44,7 @@ __all__ = [
     "Ascent",
     "Attack",
     "Attacked",
+    "AutoAttack",
     "BestOf",
     "Box",
     "Cost",
@@ -50,26 +60,54 @@ __all__ = [
     "Maximizer",
     "Maximum",
     "ModelError",
+    "MultiTargeted",
     "Normalize",
+    "PerClass",
     "Problem",
     "Restarts",
     "Set",
+    "Share",
     "Simplex",
+    "Square",
+    "SquareClimb",
     "StandardTraining",
     "Status",
     "Streams",
     "Subdifferential",
     "Trainer",
+    "Verdict",
     "Vertex",
+    "certify",
     "danskin",
+    "diagnose",
     "directional_derivative",
+    "evaluate",
+    "quicker",
     "subdifferential",
 ]
 
 if TYPE_CHECKING:
-    from danskin.attacks import FGSM, PGA, PGD, Attack, Attacked, LinearWorstCase, MajorizeMinimize
+    from danskin.attacks import (
+        APGD,
+        BETA,
+        FAB,
+        FABT,
+        FGSM,
+        PGA,
+        PGD,
+        Attack,
+        Attacked,
+        AutoAttack,
+        LinearWorstCase,
+        MajorizeMinimize,
+        MultiTargeted,
+        Square,
+        SquareClimb,
+    )
     from danskin.data import Dataset
     from danskin.errors import DanskinError, DanskinWarning, InputError, ModelError
+    from danskin.evaluation import Verdict, certify, diagnose, evaluate, quicker
+    from danskin.metrics import PerClass, Share
     from danskin.minmax import (
         L1,
         L2,

@@ -278,3 +278,29 @@ def test_targets_of_the_caller_are_refused_where_the_attack_aims_itself():
     model, x, y = _problem(n=2)
     with pytest.raises(InputError, match="targets: expected none"):
         MultiTargeted(Linf(0.1))(model, x, y, targets=y)
+
+
+@pytest.mark.parametrize("ball", [Linf("8/255"), Linf(0.03), L2(0.5), L1(4.0)])
+def test_valid_images_of_eight_bits(ball):
+    model = mlp(64, 4, seed=2)
+    raw = torch.randint(0, 256, (20, 1, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    x = raw.float() / 255
+    y = model(x).argmax(1).detach()
+    free = APGD(ball, steps=20)(model, x, y)
+    out = APGD(ball, steps=20, grid=255)(model, x, y)
+    stored = (out.x * 255).round().to(torch.uint8)
+    assert torch.equal(stored.float() / 255, out.x)  # nothing is lost on the way to a file and back
+    assert torch.equal(out.success, model(stored.float() / 255).argmax(1) != y)
+    assert (ball.violation(out.x - x) <= 1e-6).all()
+    assert 0 < int(out.success.sum()) <= int(free.success.sum()) + 1
+    assert (out.x != x).any()
+
+
+def test_grid_refuses_what_is_off_it():
+    model, x, y = _problem(n=3)
+    with pytest.raises(InputError, match="multiples of 1/255"):
+        APGD(Linf(0.1), grid=255)(model, x, y)
+    with pytest.raises(InputError, match="too coarse"):
+        APGD(Linf(0.1), grid=255)(model.bfloat16(), torch.zeros_like(x).bfloat16(), y)
+    with pytest.raises(InputError, match="grid: expected at least 1 level and a box"):
+        APGD(Linf(0.1), grid=255, box=None)(model, x, y)

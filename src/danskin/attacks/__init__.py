@@ -2,9 +2,13 @@
 
 from danskin.attacks.apgd import APGD, MultiTargeted
 from danskin.attacks.attack import Attack, Attacked
+from danskin.attacks.autoattack import AutoAttack
 from danskin.attacks.beta import BETA, ClassPerturbations
+from danskin.attacks.climb import SquareClimb
+from danskin.attacks.fab import FAB, FABT
 from danskin.attacks.gradient import FGSM, PGA, PGD, MajorizeMinimize
 from danskin.attacks.linear import LinearWorstCase, robust_logistic_risk, robust_margin
+from danskin.attacks.square import Square
 
 #: Attacks by the name they have in recipes.
 ATTACKS: dict[str, type[Attack]] = {
@@ -15,6 +19,11 @@ ATTACKS: dict[str, type[Attack]] = {
     "apgd": APGD,
     "multi_targeted": MultiTargeted,
     "beta": BETA,
+    "fab": FAB,
+    "fab_t": FABT,
+    "square": Square,
+    "square_climb": SquareClimb,
+    "autoattack": AutoAttack,
     "linear_worst_case": LinearWorstCase,
 }
 
@@ -22,15 +31,20 @@ __all__ = [
     "APGD",
     "ATTACKS",
     "BETA",
+    "FAB",
+    "FABT",
     "FGSM",
     "PGA",
     "PGD",
     "Attack",
     "Attacked",
+    "AutoAttack",
     "ClassPerturbations",
     "LinearWorstCase",
     "MajorizeMinimize",
     "MultiTargeted",
+    "Square",
+    "SquareClimb",
     "robust_logistic_risk",
     "robust_margin",
 ]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from danskin.attacks import checks
+from danskin.attacks.grid import Grid
 from danskin.attacks.guard import BatchNormMode, as_found, device_of, raw_module
 from danskin.attacks.payoff import Precision, ShiftPayoff, Witness
 from danskin.errors import InputError
@@ -83,6 +84,8 @@ class Attack(ABC):
         box: (low, high) of valid data, or None.
         batchnorm: what BatchNorm and dropout do meanwhile (`danskin.attacks.guard.BatchNormMode`).
         precision: "model", or "bfloat16" for the search (the outcome is always judged without it).
+        grid: 255 keeps perturbed inputs at multiples of 1/255 of the box: valid images of 8 bits, seen as such by the
+            model in every step (`danskin.attacks.grid`).
         draws: passes that every look at the model averages over; more than 1 for models that are random. The
             outcome is then judged by `JUDGE_DRAWS` fresh ones, or `draws` if that is more.
     """
@@ -96,6 +99,7 @@ class Attack(ABC):
     box: checks.DataBox = field(default=(0, 1), kw_only=True)
     batchnorm: BatchNormMode = field(default="as_is", kw_only=True)
     precision: Precision = field(default="model", kw_only=True)
+    grid: int | None = field(default=None, kw_only=True)
     draws: int = field(default=1, kw_only=True)
 
     @abstractmethod
@@ -131,7 +135,8 @@ class Attack(ABC):
 
         def adversary(batch: Batch) -> ShiftPayoff:
             payoff = ShiftPayoff(searched, batch.x, batch.y, batch.targets, loss, self.box, batch.dtype, self.precision)
-            return replace(payoff, plain=plain, draws=self.draws, confirm=getattr(self, "stop", False))
+            confirm = getattr(self, "stop", False)
+            return replace(payoff, plain=plain, draws=self.draws, confirm=confirm, grid=self._grid(batch))
 
         def payoff(batch: Batch, delta: Tensor) -> Tensor:
             shift = adversary(batch)
@@ -149,6 +154,17 @@ class Attack(ABC):
             adversary,
             guard,
         )
+
+    def _grid(self, batch: Batch) -> Grid | None:
+        if self.grid is None:
+            return None
+        if self.box is None or self.grid < 1:
+            raise InputError(
+                f"grid: expected at least 1 level and a box, got {self.grid} and {self.box}; use 255 and (0, 1)"
+            )
+        grid = Grid(self.grid, self.box, self.ball)
+        grid.check(batch.x, batch.dtype)
+        return grid
 
     def batch(self, x: Tensor, y: Tensor, targets: Tensor | None = None) -> Batch:
         """Checked examples in working precision.

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from danskin.attacks import checks
+from danskin.attacks.grid import Grid
 from danskin.losses import Loss, check_labels, predict
 from danskin.minmax.maximize import gradient_at
 
@@ -43,6 +44,7 @@ class ShiftPayoff:
         confirm: ask the plain model about every success the search sees, as a search must that stops there.
         names: (batch,) numbers that `witness` knows the rows by.
         witness: called with the names and inputs of every success as soon as it is seen.
+        grid: where given, inputs are moved to its nearest point in the ball before the model sees them.
         draws: passes to average over, for models that are random; adversarial is then what errs in more than half.
         extra: examples passed forward beside the calls that the maximiser counts; shared by all `rows`.
     """
@@ -60,12 +62,15 @@ class ShiftPayoff:
     confirm: bool = False
     names: Tensor | None = None
     witness: Witness | None = None
+    grid: Grid | None = None
     draws: int = 1
     extra: Tally = field(default_factory=lambda: Tally())
     checked: bool = field(default=False, repr=False)
 
     def shifted(self, delta: Tensor) -> Tensor:
-        """X + delta, kept in the box against rounding."""
+        """X + delta, kept in the box against rounding; on the grid if there is one."""
+        if self.grid is not None:
+            return self.grid.point(self.x, delta)
         x = self.x + delta
         if self.box is None:
             return x
@@ -181,7 +186,8 @@ class ShiftPayoff:
             return None if each is None else each[index]
 
         targets, toward, names = cut(self.targets), cut(self.toward), cut(self.names)
-        return replace(self, x=self.x[index], y=self.y[index], targets=targets, toward=toward, names=names)
+        grid = None if self.grid is None else self.grid.rows(index)
+        return replace(self, x=self.x[index], y=self.y[index], targets=targets, toward=toward, names=names, grid=grid)
 
     def fanned(self, toward: Tensor) -> FannedPayoff:
         """The payoff over examples times classes: each example once for every class in `toward` (batch, m)."""

@@ -59,18 +59,54 @@ def train(
 
 @app.command()
 def evaluate(
-    source: Source,
+    source: Annotated[
+        Path | None, typer.Argument(help="Folder of a run, or a .safetensors file that danskin wrote.")
+    ] = None,
     overrides: Overrides = None,
-    model: Annotated[str | None, typer.Option(help="Only this model of the run.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Without SOURCE, any model: package.module:factory, a name of `danskin list models`, "
+            "file.pt2, file.ts, file.onnx, hf:NAME, timm:NAME. With SOURCE: only this one of the run."
+        ),
+    ] = None,
+    suite: Annotated[
+        str | None, typer.Option(help="standard, plus, rand or fast: a full verdict with journal and report.")
+    ] = None,
+    ball: Annotated[str | None, typer.Option(help="linf:8/255, l2:0.5, l1:12; default with SOURCE: the run's.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Weights for --model: safetensors, or a torch state.")] = None,
+    argument: Annotated[list[str] | None, typer.Option("--arg", help="key=value for the factory of --model.")] = None,
+    data: Annotated[str | None, typer.Option(help="A name of `danskin list data`, folder:PATH or npz:FILE.")] = None,
+    n: Annotated[int | None, typer.Option(help="The first N test examples; default: all.", min=1)] = None,
+    seed: Annotated[int, typer.Option(help="Of the attacks of --suite.")] = 0,
+    batch_size: Annotated[int, typer.Option(help="Rows in the batch at a time; changes no result.", min=1)] = 256,
+    precision: Annotated[str, typer.Option(help="model, or bfloat16 for the gradients.")] = "model",
+    channels_last: Annotated[bool, typer.Option("--channels-last", help="Search in this memory format.")] = False,
+    compile_: Annotated[bool, typer.Option("--compile", help="Search with torch.compile.")] = False,
+    certify: Annotated[str, typer.Option(help="no, auto, lipschitz, ibp, crown-ibp, crown or alpha-crown.")] = "no",
     device: Device = "auto",
-    out: Annotated[Path | None, typer.Option(help="Write the result as JSON to this file.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="With --suite the folder, else a JSON file. Asked again, nothing is redone.")
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Judge trained models: clean, FGSM, PGD, worst case. Overrides change the attacks and the data."""
+    """How robust is it, really? With --suite: AutoAttack or our fast suite, with journal, certificates and report.
+
+    Without --suite: the attacks of the run's recipe (clean, FGSM, PGD, worst case). Under torchrun: on several
+    processes.
+    """
     from danskin.cli import judging
 
-    judging.evaluate(source, overrides or [], model, device, out, as_json, quiet)
+    if suite is None and source is not None:
+        judging.evaluate(source, overrides or [], model, device, out, as_json, quiet)
+        return
+    judging.verdict(
+        source, overrides or [], model, weights, argument or [], data,
+        {"suite": suite or "standard", "n": n, "seed": seed, "batch_size": batch_size, "precision": precision,
+         "channels_last": channels_last, "compile": compile_, "certificate": certify},
+        ball, device, out, as_json, quiet,
+    )  # fmt: skip
 
 
 @app.command()

@@ -42,6 +42,53 @@ def evaluate(
         results_table(result)
 
 
+def verdict(
+    source: Path | None,
+    overrides: list[str],
+    spec: str | None,
+    weights: Path | None,
+    arguments: list[str],
+    data: str | None,
+    settings: dict[str, Any],
+    ball: str | None,
+    device: str,
+    out: Path | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """A full verdict of one model, or of each model of a run; prints it and where the report is."""
+    from danskin.cli.progress import JudgingProgress
+    from danskin.run.asking import questions
+    from danskin.run.runtime import Runtime
+    from danskin.run.verdict import judge
+
+    runtime = Runtime.start(device)
+    try:
+        asked = questions(source, overrides, spec, weights, arguments, data, ball, settings, runtime.device)
+        results = []
+        for question in asked:
+            folder = (
+                (out if len(asked) == 1 else out / question.opened.name) if out else Path("verdicts") / question.name
+            )
+            with JudgingProgress(quiet or not runtime.main) as progress:
+                found = judge(question, folder, runtime, progress.event)
+            if found is None:
+                continue
+            if as_json:
+                results.append(
+                    json.loads((folder / "verdict.json").read_text(encoding="utf-8")) | {"folder": str(folder)}
+                )
+            else:
+                typer.echo(f"{question.opened.name} on {question.data.name}, {question.ball}, {len(found.y)} examples")
+                if question.opened.note:
+                    typer.echo(f"model: {question.opened.note}", err=True)
+                typer.echo(f"{found}\nreport: {folder / 'report.html'}\n")
+        if as_json and runtime.main:
+            typer.echo(json.dumps(results[0] if len(results) == 1 else results))
+    finally:
+        runtime.close()
+
+
 def attack(
     source: Path,
     overrides: list[str],

@@ -72,6 +72,27 @@ class Progress:
             self.console.print(text, highlight=False)
 
 
+class JudgingProgress:
+    """A line per stage of each chunk on stderr; nothing when quiet."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.console = Console(stderr=True, quiet=quiet)
+
+    def __enter__(self) -> JudgingProgress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    def event(self, event: dict[str, Any]) -> None:
+        """Show one event of an evaluation."""
+        if event["state"] == "done":
+            text = f"chunk {event['chunk']}: {event['stage']} broke {event['broken']} of {event['examples']}"
+            self.console.print(f"{text} in {event['seconds']:.1f} s", highlight=False)
+
+
 def results_table(result: dict[str, Any]) -> None:
     """Clean, each attack and worst case of every model, on stdout."""
     from danskin.run.report import table_rows

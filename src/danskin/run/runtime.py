@@ -96,6 +96,14 @@ class Runtime:
         dist.broadcast_object_list(box, src=0, device=self.device)
         return box[0]
 
+    def gather(self, value: Any) -> list[Any]:
+        """The values of all processes on the main one, in the order of their ranks; [] elsewhere."""
+        if self.world == 1:
+            return [value]
+        out: list[Any] | None = [None] * self.world if self.main else None
+        dist.gather_object(value, out, dst=0)
+        return out or []
+
     def close(self) -> None:
         """Leave the others."""
         if self.world > 1 and dist.is_initialized():

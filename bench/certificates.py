@@ -1,0 +1,168 @@
+"""Certificates on networks that others trained, against their published bounds, per point.
+
+    python bench/certificates.py MODELS --data DATA
+
+MODELS (default: $DANSKIN_MODELS) holds `loader.py` with `load(name) -> (network, facts)`, `certified/NAME.npz` with
+`index`, `label`, `eps`, `margin_fastlin_unclipped` and `margin_best_clipped` (lower bounds of the worst margin), and
+`pgd/NAME.npz`, `autoattack/NAME.npz` with the points that attacks broke. Writes bench/results/certificates.json and .md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from measure import commit, machine
+from torch import Tensor, nn
+
+from danskin.data import load, to_float
+from danskin.evaluation.certify import certify
+from danskin.lipschitz import lipschitz_lower, product_bound
+from danskin.minmax import L2, Linf
+
+HERE = Path(__file__).resolve().parent
+SETS = {"mnist": "mnist", "fashion": "fashion_mnist", "cifar": "cifar10"}
+LINF = ("mnist_kw_0.1", "mnist_wk17a_0.1", "fashion_kw_0.1", "cifar_oval_base", "cifar_kw_small_8px")
+L2_NETWORK, L2_RADIUS = "cifar_kw_small_l2_36px", "36/255"
+METHODS = {"linf": ("ibp", "crown-ibp", "crown", "auto"), "l2": ("lipschitz", "crown", "auto")}
+
+
+def broken(models: Path, name: str, index: Tensor) -> Tensor:
+    """(n,) bool: points of `index` that PGD or AutoAttack broke."""
+    found = torch.zeros(len(index), dtype=torch.bool)
+    for kind in ("pgd", "autoattack"):
+        file = models / kind / f"{name}.npz"
+        if file.exists():
+            with np.load(file) as z:
+                fell = ~z["robust"] if kind == "autoattack" else z["pgd_margin"] <= 0
+                found |= torch.from_numpy(np.isin(index.numpy(), z["index"][fell]))
+    return found
+
+
+def run(models: Path, network: nn.Module, name: str, x: Tensor, y: Tensor, index: Tensor, ball: Any) -> dict[str, Any]:
+    """All methods on the same points, and what attacks and references say of them."""
+    fell, rows, margins = broken(models, name, index), {}, {}
+    for method in METHODS["linf" if isinstance(ball, Linf) else "l2"]:
+        wall, cpu = time.perf_counter(), time.process_time()
+        found = certify(network, (x, y), ball, method=method)
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        margins[method] = found
+        rows[method] = {
+            "method": found.method,
+            "certified": int(found.certified.sum()),
+            "error_percent": 100 * (1 - found.share.value),
+            "broken_and_certified": int((fell & found.certified).sum()),
+            "seconds_per_example": wall / len(x),
+            "cpu_seconds_per_example": cpu / len(x),
+            "mean_margin_of_correct": float(found.margin[found.correct].mean()),
+        }
+        print(name, method, rows[method], flush=True)
+    correct = margins["auto"].correct
+    return {
+        "radius": str(ball.radius),
+        "points": len(x),
+        "clean_errors": int((~correct).sum()),
+        "broken_by_attacks": int(fell.sum()),
+        "rows": rows,
+        "margins": {k: v.margin for k, v in margins.items()},
+        "correct": correct,
+    }
+
+
+def against(result: dict[str, Any], models: Path, name: str, points: int) -> None:
+    """Add the comparison with the reference margins, on points classified correctly."""
+    with np.load(models / "certified" / f"{name}.npz") as z:
+        reference = {k: torch.from_numpy(z[f"margin_{k}"][:points]) for k in ("fastlin_unclipped", "best_clipped")}
+    correct = result["correct"]
+    result["reference"] = {k: {"certified": int((correct & (v > 0)).sum())} for k, v in reference.items()}
+    for key, theirs in reference.items():
+        result["reference"][key]["error_percent"] = 100 * (1 - result["reference"][key]["certified"] / len(theirs))
+        for method, ours in result["margins"].items():
+            gap = (ours - theirs)[correct]
+            result["rows"][method][f"minus_{key}"] = {
+                "least": float(gap.min()),
+                "median": float(gap.median()),
+                "share_above": float((gap > 0).double().mean()),
+                "lost": int((correct & (theirs > 0) & (ours <= 0)).sum()),
+            }
+
+
+def table(results: dict[str, Any]) -> str:
+    """Markdown."""
+    lines = [
+        "| network, ball | points | clean error % | method | certified error % | Fast-Lin / best reference % | "
+        "lost of Fast-Lin's | margins above Fast-Lin / best | s per example (CPU s) | broken yet certified |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, r in results.items():
+        reference = r.get("reference")
+        theirs = (
+            " / ".join(f"{reference[k]['error_percent']:.2f}" for k in ("fastlin_unclipped", "best_clipped"))
+            if reference
+            else "–"
+        )
+        for method, row in r["rows"].items():
+            lost = row["minus_fastlin_unclipped"]["lost"] if reference else "–"
+            keys = ("minus_fastlin_unclipped", "minus_best_clipped")
+            above = " / ".join(f"{100 * row[k]['share_above']:.1f} %" for k in keys) if reference else "–"
+            label = method if row["method"] == method else f"{method} ({row['method']})"
+            lines.append(
+                f"| {name}, {r['ball']} {r['radius']} | {r['points']} | {100 * r['clean_errors'] / r['points']:.2f} | "
+                f"{label} | {row['error_percent']:.2f} | {theirs} | {lost} | {above} | "
+                f"{row['seconds_per_example']:.3f} ({row['cpu_seconds_per_example']:.3f}) | "
+                f"{row['broken_and_certified']} of {r['broken_by_attacks']} |"
+            )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", type=Path, nargs="?", default=os.environ.get("DANSKIN_MODELS"))
+    parser.add_argument("--data", type=Path, default=os.environ.get("DANSKIN_DATA"))
+    parser.add_argument("--points", type=int, default=500)
+    parser.add_argument("--names", nargs="+", default=[*LINF, L2_NETWORK])
+    options = parser.parse_args()
+    if options.models is None:
+        parser.error("MODELS: expected a folder of networks; give it, or set DANSKIN_MODELS")
+    sys.path.insert(0, str(options.models))
+    from loader import load as load_network  # type: ignore[import-not-found]
+
+    facts, results = machine() | {"commit": commit(HERE.parent)}, {}
+    for name in options.names:
+        network, meta = load_network(name)
+        test = load(SETS[name.split("_")[0]], options.data)
+        is_l2 = name == L2_NETWORK
+        index = torch.arange(300 if is_l2 else options.points)
+        if not is_l2:
+            with np.load(options.models / "certified" / f"{name}.npz") as z:
+                index = torch.from_numpy(z["index"][: options.points].astype(np.int64))
+        x, y = to_float(test.x_test[index]), test.y_test[index].long()
+        ball = L2(L2_RADIUS) if is_l2 else Linf(float(meta["eps"]))
+        result = run(options.models, network, name, x, y, index, ball)
+        if not is_l2:
+            against(result, options.models, name, options.points)
+        else:
+            upper, lower = product_bound(network, x.shape[1:]), lipschitz_lower(network, x)
+            result["lipschitz_constant"] = {"upper": upper.value, "lower": lower.value}
+        del result["margins"], result["correct"]
+        results[name] = {"ball": "l2" if is_l2 else "linf", **result}
+    folder = HERE / "results"
+    (folder / "certificates.json").write_text(json.dumps({"machine": facts, "networks": results}, indent=1) + "\n")
+    text = (
+        "# Certificates on networks that others trained\n\nMade by `bench/certificates.py`; numbers and machine in "
+        "`certificates.json`. Lower bounds of robust accuracy, written as certified error (upper bound of robust\n"
+        "error). Reference margins come with the networks; differences are over correctly classified points.\n\n"
+    )
+    (folder / "certificates.md").write_text(text + table(results) + "\n")
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""Random search, then ascent from where it ended: for models whose gradients mislead at the usual starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from danskin.attacks.attack import Attack
+from danskin.attacks.square import Square
+from danskin.errors import InputError
+from danskin.losses import LossName
+from danskin.minmax import L1, Maximizer, Maximum, Set, Status, Streams
+from danskin.minmax.adaptive import AdaptiveAscent
+from danskin.minmax.maximize import Payoff, improves, mask
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Maximisers one after the other, each from the best point of the one before; the best of all is kept."""
+
+    links: tuple[Maximizer, ...]
+
+    def __call__(self, f: Payoff, y0: Tensor, Y: Set, generator: Streams | None = None) -> Maximum:
+        """Maximise f over Y."""
+        found = self.links[0](f, y0, Y, generator)
+        for link in self.links[1:]:
+            found = _better(found, link, f, found.y, Y, generator, None)
+        return found
+
+
+def _better(
+    best: Maximum, more: Maximizer, f: Payoff, y0: Tensor, Y: Set, streams: Streams | None, rows: Tensor | None
+) -> Maximum:
+    """The better of what is known and what `more` finds on `rows` (default: those not settled)."""
+    if best.value is None or best.settled is None or not hasattr(f, "rows"):
+        raise InputError("chain: expected maximisers that keep values, and a payoff with rows(index); use an attack's")
+    at = (~best.settled if rows is None else rows & ~best.settled).nonzero().squeeze(1)
+    if not len(at):
+        return best
+    found = more(f.rows(at), y0[at], Y.rows(at), None if streams is None else streams.rows(at))
+    if found.value is None or found.settled is None:
+        raise InputError("chain: expected maximisers that keep values, got one that does not; use keep='best'")
+    wins = improves(found.value, found.settled, best.value[at], best.settled[at], "best", False)
+    y = best.y.index_copy(0, at, torch.where(mask(wins, found.y), found.y, best.y[at]))
+    value = best.value.index_copy(0, at, torch.where(wins, found.value, best.value[at]))
+    settled = best.settled.index_copy(0, at, torch.where(wins, found.settled, best.settled[at]))
+    return Maximum(y, value, settled, best.cost + found.cost, Status.DONE)
+
+
+@dataclass(frozen=True)
+class Wary:
+    """A usual run, a probe of another kind, and much more of it for the rows where the probe found more.
+
+    Args:
+        usual: what should do if gradients tell the truth.
+        probe: what would do nearly as well if they do, and better if they do not.
+        longer: for the rows where the probe's value is above the usual one's by more than `slack` times its size.
+        slack: >= 0.
+    """
+
+    usual: Maximizer
+    probe: Maximizer
+    longer: Maximizer | None
+    slack: float
+
+    def __call__(self, f: Payoff, y0: Tensor, Y: Set, generator: Streams | None = None) -> Maximum:
+        """Maximise f over Y."""
+        if generator is None:
+            raise InputError("Wary: expected streams, got None; pass Streams")
+        first = self.usual(f, y0, Y, generator.child(0))
+        both = _better(first, self.probe, f, y0, Y, generator.child(1), None)
+        if self.longer is None or first.value is None or both.value is None:
+            return both
+        masked = both.value - first.value > self.slack * first.value.abs()
+        return _better(both, self.longer, f, y0, Y, generator.child(2), masked)
+
+
+@dataclass(frozen=True)
+class SquareClimb(Attack):
+    """A few queries of Square, then Auto-PGD on the margin from the best of them.
+
+    Where gradients mislead (a step's width from the data, say, as in networks trained with large perturbations),
+    ascent from the clean image or from random corners stays in the wrong basin; random search comes to another one in
+    a few hundred queries, and gradients lead on from there. Each example is also attacked the usual way. Where the
+    climb ends higher by more than `slack`, its gradients are taken for masked, and that example alone gets `more`
+    queries and a climb from there. For inputs that are not images the runs from the usual start are all there is: see
+    `applies_to`.
+
+    Args:
+        ball: the perturbation ball.
+        queries: of Square before the climb.
+        steps: of Auto-PGD, from the usual start and from Square's.
+        more: queries of Square where gradients look masked; 0 for none.
+        slack: by what share of its size the margin must be higher to say so.
+        stop: leave an example as soon as it is adversarial.
+        width: examples in the batch at a time.
+
+    Lecture: rows C6 and C8. Our own; measured in docs/results/fast.
+    """
+
+    moves: ClassVar[str] = "random squares, then projected ascent from the best"
+
+    queries: int = 300
+    steps: int = 50
+    more: int = 3000
+    slack: float = 0.1
+    stop: bool = False
+    width: int | None = None
+    loss: LossName = field(default="margin", kw_only=True)
+
+    @staticmethod
+    def applies_to(x: Tensor) -> bool:
+        """Whether these inputs are images, (batch, channels, height, width)."""
+        return Square.applies_to(x)
+
+    def maximizer(self) -> Maximizer:
+        """The usual run, the climb, the longer climb."""
+        value = self.ball.value
+        usual = AdaptiveAscent(
+            self.steps, value if isinstance(self.ball, L1) else 2 * value, stop=self.stop, width=self.width
+        )
+        near = replace(usual, start="given", step=value / 2)
+        square = Square(self.ball, self.queries, stop=self.stop, width=self.width)
+        longer = replace(square, queries=self.more)
+        climb = Chain((square.maximizer(), near))
+        return Wary(usual, climb, Chain((longer.maximizer(), near)) if self.more else None, self.slack)

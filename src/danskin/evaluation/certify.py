@@ -1,0 +1,221 @@
+"""Certificates: lower bounds of robust accuracy, per example."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from danskin.attacks import checks
+from danskin.attacks.attack import Ball
+from danskin.attacks.guard import as_found, raw_module
+from danskin.errors import InputError, ModelError
+from danskin.evaluation.certificates.margins import cost_per_example, margin_bounds
+from danskin.evaluation.certificates.region import Region
+from danskin.lipschitz.network import Network
+from danskin.lipschitz.reading import read
+from danskin.losses import check_labels, get_loss, predict
+from danskin.metrics import Share
+from danskin.minmax import Linf
+
+#: "lipschitz": the product bound; "ibp": intervals; "crown-ibp": one backward pass over intervals; "crown": backward
+#: passes for all layers; "alpha-crown": and slopes optimised for the examples still open; "auto": the best of the
+#: affordable ones.
+CertifyMethod = Literal["auto", "lipschitz", "ibp", "crown-ibp", "crown", "alpha-crown"]
+
+Data = tuple[Tensor, Tensor] | Iterable[tuple[Tensor, Tensor]]
+
+_AFFORDABLE = 5e10  # multiplications per example up to which "auto" tightens all layers; about a second on one core
+_ROUNDING = 16.0  # of the model's own dtype, in units of eps (1 + largest |logit|)
+_MISREAD = 1e-2  # relative difference of logits above which the model was not read as it computes
+
+
+@dataclass(frozen=True, eq=False)
+class Certified:
+    """What is proved, per example.
+
+    Args:
+        margin: (n,) float64 at most the worst margin, min over the region and j != y of z_y - z_j; for a model
+            with one output, of y z. Rounding is subtracted.
+        correct: (n,) bool, the model is right at the clean example.
+        certified: (n,) bool, correct and margin > 0: no attack within ball and box can succeed.
+        method: the bounds that were used.
+        seconds: wall time.
+    """
+
+    margin: Tensor
+    correct: Tensor
+    certified: Tensor
+    method: str
+    seconds: float
+
+    @property
+    def share(self) -> Share:
+        """Certified robust accuracy: a lower bound of robust accuracy."""
+        return Share.of(self.certified)
+
+    def __str__(self) -> str:
+        return f"certified {self.share} by {self.method} in {self.seconds:.1f} s"
+
+
+def certify(
+    model: Callable[[Tensor], Tensor],
+    data: Data,
+    ball: Ball,
+    *,
+    method: CertifyMethod = "auto",
+    box: checks.DataBox = (0, 1),
+    batch_size: int = 64,
+) -> Certified:
+    r"""Lower bounds of  min over delta in ball and box, j != y  of  z_y(x + delta) - z_j(x + delta).
+
+    The model (in eval mode, left as found) is read by `danskin.lipschitz.read`; an operation without a rule is
+    refused by name. Bounds are computed in float64 for the model's weights in exact arithmetic. Then the larger
+    of 16 eps (1 + max |z|) and four times the difference of the model's own logits to those in float64, at the
+    clean example, is subtracted for rounding in the model's own evaluation (eps of the inputs' dtype), and the
+    ball is enlarged by the rounding of x + delta (`Region.of`).
+
+    Args:
+        model: inputs (batch, ...) in their natural units to logits (batch, classes), or one output per example
+            with labels -1/+1.
+        data: (x, y), or batches of such pairs (a DataLoader).
+        ball: `Linf`, `L2` or `L1`; the radius may be a tensor with one number per example of the data.
+        method: see `CertifyMethod`; what is dearer is tighter. For wrong examples only intervals are used.
+        box: (low, high) of valid data, or None.
+        batch_size: examples at a time; changes nothing but memory and time.
+
+    Returns:
+        `Certified`, on the CPU, in the order of the data.
+
+    Raises:
+        InputError: wrong inputs, labels, radius, box or method.
+        ModelError: an operation without a rule, or a model that computes something else than was read.
+
+    Reference: Gowal et al., ICCV 2019 (ibp); Weng et al., ICML 2018 and Zhang et al., NeurIPS 2018 (crown); Xu et
+    al., ICLR 2021 (alpha-crown). Lecture: E6.
+
+    >>> import torch
+    >>> from danskin.minmax import Linf
+    >>> net = torch.nn.Linear(2, 2, bias=False)
+    >>> _ = net.weight.data.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
+    >>> found = certify(net, (torch.tensor([[0.8, 0.2]]), torch.tensor([0])), Linf(0.2))
+    >>> round(float(found.margin), 4), found.certified.tolist()
+    (0.2, [True])
+    """
+    start = time.perf_counter()
+    if method not in get_args(CertifyMethod):
+        raise InputError(f"method: expected one of {', '.join(get_args(CertifyMethod))}, got {method!r}; pick one")
+    if batch_size < 1:
+        raise InputError(f"batch_size: expected 1 or more, got {batch_size}; correct it")
+    checks.check_box(box)
+    work = _Certifier(raw_module(model), ball, box, method)
+    for x, y in _batches(data, batch_size):
+        work.add(x, y)
+    return work.result(time.perf_counter() - start)
+
+
+def _batches(data: Any, batch_size: int) -> Iterable[tuple[Tensor, Any]]:
+    """Slices of (x, y), or of each batch of an iterable."""
+    whole = isinstance(data, tuple | list) and len(data) == 2 and isinstance(data[0], Tensor)
+    for batch in [data] if whole else data:
+        if not isinstance(batch, tuple | list) or len(batch) != 2:
+            raise InputError(
+                f"data: expected (x, y) or batches of (x, y), got {type(batch).__name__}; pass two tensors or a "
+                "DataLoader of pairs"
+            )
+        x, y = batch
+        if not isinstance(x, Tensor) or x.ndim < 2:
+            checks.check_inputs(x, None)
+        y = checks.check_integer_labels(y, x)
+        for at in range(0, max(len(x), 1), batch_size):
+            yield x[at : at + batch_size], y[at : at + batch_size]
+
+
+class _Certifier:
+    """Certifies batch by batch; the model is read once."""
+
+    def __init__(self, model: Any, ball: Ball, box: checks.DataBox, method: CertifyMethod) -> None:
+        self.model, self.ball, self.box, self.method = model, ball, box, method
+        self.seen = 0
+        self.network: Network | None = None
+        self.names: tuple[str, ...] = ()
+        self.margins: list[Tensor] = [torch.zeros(0, dtype=torch.float64)]
+        self.right: list[Tensor] = [torch.zeros(0, dtype=torch.bool)]
+
+    def add(self, x: Tensor, y: Tensor) -> None:
+        if isinstance(self.model, torch.nn.Module):
+            x = x.to(next((p.device for p in self.model.parameters()), x.device))
+        checks.check_inputs(x, self.box)
+        y, ball = y.to(x.device), self._ball_of(len(x))
+        checks.check_radius(ball, x, self.box)
+        self.seen += len(x)
+        if not len(x):
+            return
+        if x.device.type == "mps":
+            raise InputError("data: expected inputs on a device with float64, got mps; move model and data to the CPU")
+        with as_found(self.model, "eval", x.device), torch.no_grad():
+            logits = checks.check_logits(self.model(x.detach()), len(x))
+            if logits.ndim > 2:
+                raise ModelError(f"model: expected logits (batch, classes), got shape {tuple(logits.shape)}; flatten")
+            check_labels(y, logits, get_loss("zero_one"))
+            margin = self._margin(self._read(x), x, y, ball, logits)
+            right = predict(logits) == y
+        self.margins.append(margin.cpu())
+        self.right.append(right.cpu())
+
+    def _ball_of(self, n: int) -> Ball:
+        """The ball for the next n examples: its part of a radius per example."""
+        value = self.ball.value
+        if not isinstance(value, Tensor) or value.ndim == 0 or len(value) == 1:
+            return self.ball
+        part = value[self.seen : self.seen + n]
+        if len(part) < n:
+            raise InputError(
+                f"radius: expected one number, or one for each example of the data, got {len(value)} for more than "
+                f"that; use a tensor with as many numbers as examples"
+            )
+        return replace(self.ball, radius=part)
+
+    def _read(self, x: Tensor) -> Network:
+        if self.network is None or self.network.nodes[0].shape != tuple(x.shape[1:]):
+            self.network = read(self.model, x)
+            self.names = self._methods(self.network)
+        return self.network
+
+    def _methods(self, network: Network) -> tuple[str, ...]:
+        """What "auto" stands for: the tightest linear bounds that are affordable; outside l_inf, the product too."""
+        if self.method != "auto":
+            return (self.method,)
+        # as the choice depends on the network only, an example's result does not depend on the others
+        linear = "alpha-crown" if cost_per_example(network) <= _AFFORDABLE else "crown-ibp"
+        return (linear,) if isinstance(self.ball, Linf) else ("lipschitz", linear)
+
+    def _margin(self, network: Network, x: Tensor, y: Tensor, ball: Ball, logits: Tensor) -> Tensor:
+        exact = network(x.detach().double())
+        own = logits.reshape(exact.shape).double()
+        size, apart = 1 + exact.flatten(1).abs().amax(1), (own - exact).flatten(1).abs().amax(1)
+        if not bool((apart <= _MISREAD * size).all()):
+            raise ModelError(
+                f"model: expected the logits of the operations that were read, got others (they differ by up to "
+                f"{float(apart.max()):.3g}); the model does something that tracing does not see: keep it free of "
+                "randomness and of Python that depends on values, and its weights finite"
+            )
+        slack = torch.maximum(_ROUNDING * torch.finfo(x.dtype).eps * size, 4 * apart)
+        region = Region.of(x, ball, self.box)
+        bound = margin_bounds(network, region, y, exact, predict(logits) == y, self.names)
+        return bound - slack
+
+    def result(self, seconds: float) -> Certified:
+        value = self.ball.value
+        if isinstance(value, Tensor) and value.ndim and len(value) not in (1, self.seen):
+            raise InputError(
+                f"radius: expected one number, or one for each of {self.seen} examples, got {len(value)}; use a "
+                f"tensor of shape ({self.seen},)"
+            )
+        margin, right = torch.cat(self.margins), torch.cat(self.right)
+        names = " and ".join(self.names) or self.method
+        return Certified(margin, right, right & (margin > 0), names, seconds)

@@ -1,0 +1,287 @@
+"""`evaluate`: how robust is the model, really?"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from danskin.attacks.attack import JUDGE_DRAWS, Attack, Ball, in_bounds
+from danskin.attacks.autoattack import applies
+from danskin.attacks.checks import DataBox
+from danskin.attacks.guard import as_found, device_of, raw_module
+from danskin.attacks.payoff import Precision
+from danskin.errors import InputError
+from danskin.evaluation.diagnostics import diagnose
+from danskin.evaluation.examples import Chunk, Data, chunks
+from danskin.evaluation.fingerprint import model_hash
+from danskin.evaluation.journal import ROBUST, WRONG, Journal, Memory
+from danskin.evaluation.masking import Flag, flags_from_results
+from danskin.evaluation.suites import Suite, adapted, pieces, suite_of
+from danskin.evaluation.verdict import Stage, Verdict
+from danskin.losses import check_labels, get_loss, predict
+from danskin.minmax import Cost
+
+Model = Callable[[Tensor], Tensor]
+
+
+def evaluate(
+    model: Model,
+    data: Data,
+    ball: Ball,
+    suite: Suite = "standard",
+    *,
+    seed: int = 0,
+    box: DataBox = (0, 1),
+    batch_size: int = 256,
+    chunk: int | None = None,
+    precision: Precision = "model",
+    grid: int | None = None,
+    quick: Model | None = None,
+    device: torch.device | None = None,
+    journal: Journal | None = None,
+    shard: tuple[int, int] = (0, 1),
+    diagnostics: int = 32,
+    keep_points: bool = False,
+    progress: Callable[[dict[str, Any]], None] = lambda event: None,
+) -> Verdict:
+    r"""The share of examples that are right at every x + delta, delta in ball and box, that a suite of attacks tries.
+
+    Each attack works on what the ones before it left standing, an example leaves its batch at the first success, and
+    others take its place. A success counts when the plain model in full precision errs, on a pass of its own, at a
+    point that is in the ball and in the box. The outcome of an example depends on neither batch size, nor order, nor
+    the number of processes.
+
+    Args:
+        model: inputs in the box to logits; used in eval mode and left as found.
+        data: (x, y) tensors or batches of them (a DataLoader); uint8 images are read as x / 255.
+        ball: the perturbations; a radius may be a tensor with one per example of the data.
+        suite: "standard", "plus", "rand", "fast" (`SUITES`), or attacks of your own on this ball and box.
+        seed: of all random numbers.
+        box: (low, high) of valid data, or None.
+        batch_size: rows in the batch at a time; changes nothing but memory and time.
+        chunk: examples in memory at a time, default 8 batches.
+        precision: "bfloat16" takes the gradients under autocast.
+        grid: 255 asks for adversarial examples that are valid images of 8 bits.
+        quick: a quicker form of the model to search with (`quicker`).
+        device: where to work; default: where the model's parameters are.
+        journal: writes outcomes and points as they are found, and knows them when asked again.
+        shard: (rank, world): look only at the examples whose number is rank modulo world; `Verdict.merge` joins.
+        diagnostics: examples to look for masked gradients with (`diagnose`); 0 for none.
+        keep_points: return the inputs found, all at once in memory.
+        progress: called with a small dict at the start and the end of each stage of each chunk.
+
+    Returns:
+        The verdict; print it.
+
+    Raises:
+        InputError: data, labels, ball, box or suite are not as they must be.
+
+    Reference: Croce and Hein, ICML 2020 (the suites). Lecture: rows C6, C7, C8.
+    """
+    if batch_size < 1:
+        raise InputError(f"batch_size: expected at least 1, got {batch_size}; try 256")
+    raw = raw_module(model)
+    device = device or device_of(raw)
+    name, attacks = suite_of(suite, ball, box)
+    attacks = {k: adapted(a, width=batch_size, precision=precision) for k, a in attacks.items()}
+    if grid is not None:
+        attacks = {k: adapted(a, grid=grid) for k, a in attacks.items()}
+    journal = journal or Memory()
+    size = chunk or 8 * batch_size
+    journal.open(_question(raw, name, attacks, ball, box, seed, precision, size))
+    judge = _Judge(raw, attacks, batch_size, seed, quick, journal, progress)
+    parts, flags = [], ()  # type: tuple[list[_Part], tuple[Flag, ...]]
+    for part in chunks(data, size, device, shard):
+        if not len(part.index):
+            continue
+        with as_found(raw, "eval", device):
+            if not parts and diagnostics:
+                most = type(ball)(float(torch.as_tensor(ball.value).max()))  # it looks at one radius
+                flags = diagnose(raw, part.x[:diagnostics], part.y[:diagnostics], most, box=box, seed=seed)
+            done = judge(part)
+        parts.append(done if keep_points else replace(done, points=None))
+    return _verdict(name, attacks, ball, box, seed, parts, judge, flags)
+
+
+@dataclass
+class _Part:
+    """The outcome of one chunk, on the CPU."""
+
+    index: Tensor
+    y: Tensor
+    broken_by: Tensor
+    probability: Tensor
+    points: Tensor | None = None
+
+
+@dataclass
+class _Judge:
+    """Takes a chunk through the stages."""
+
+    model: Any
+    attacks: dict[str, Attack]
+    batch_size: int
+    seed: int
+    quick: Model | None
+    journal: Journal
+    progress: Callable[[dict[str, Any]], None]
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def draws(self) -> int:
+        """Passes that decide what a model says: several where a stage takes it for random."""
+        return max(JUDGE_DRAWS if a.draws > 1 else 1 for a in self.attacks.values())
+
+    def __call__(self, chunk: Chunk) -> _Part:
+        """All stages; what the journal knows is not done again."""
+        broken_by, passed = (t.clone() for t in self.journal.known(chunk))
+        part = _Part(chunk.index, chunk.y.cpu(), broken_by, (broken_by >= 0).double(), chunk.x.clone().cpu())
+        self._clean(chunk, part, passed)
+        for stage, (name, attack) in enumerate(self.attacks.items(), 1):
+            if not applies(attack, chunk.x):
+                self.left_out[name] = f"left out: inputs of shape {tuple(chunk.x.shape[1:])} are not images"
+                continue
+            todo = ((part.broken_by == ROBUST) & (passed < stage)).nonzero().squeeze(1)
+            if not len(todo):
+                continue
+            self.progress({"chunk": chunk.number, "stage": name, "examples": len(todo), "state": "begun"})
+            cost = self._stage(chunk, part, stage, attack, todo)
+            survived = todo[part.broken_by[todo] == ROBUST]
+            self.journal.passed(chunk, chunk.index[survived], stage, cost)
+            event = {"chunk": chunk.number, "stage": name, "examples": len(todo), "state": "done"}
+            self.progress(event | {"broken": len(todo) - len(survived), "seconds": cost.seconds})
+        return part
+
+    def _says(self, x: Tensor, y: Tensor) -> tuple[Tensor, Cost]:
+        """(n,) the share of draws in which the model errs, in batches, in full precision."""
+        wrong, calls = torch.zeros(len(x), dtype=torch.float64), 0
+        with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+            for rows in torch.arange(len(x), device=x.device).split(self.batch_size):
+                for _ in range(self.draws):
+                    logits = self.model(x[rows])
+                    check_labels(y[rows], logits, get_loss("zero_one"))
+                    wrong[rows.cpu()] += (predict(logits) != y[rows]).double().cpu() / self.draws
+                    calls += 1
+        return wrong, Cost(self.draws * len(x), 0, calls)
+
+    def _clean(self, chunk: Chunk, part: _Part, passed: Tensor) -> None:
+        todo = ((part.broken_by == ROBUST) & (passed < 0)).nonzero().squeeze(1)
+        if not len(todo):
+            return
+        if self.draws > 1:
+            torch.manual_seed(self.seed)
+        rows = todo.to(chunk.x.device)
+        share, cost = self._says(chunk.x[rows], chunk.y[rows])
+        part.probability[todo] = share
+        wrong = todo[2 * share > 1]
+        part.broken_by[wrong] = WRONG
+        self.journal.broken(chunk.index[wrong], WRONG, None)
+        self.journal.passed(chunk, chunk.index[todo[2 * share <= 1]], WRONG, cost)
+
+    def _stage(self, chunk: Chunk, part: _Part, stage: int, attack: Attack, todo: Tensor) -> Cost:
+        """One attack on the examples `todo` of the chunk."""
+        cost, extra = Cost(), Cost()
+        for rows in todo.split(pieces(attack, len(todo), self.batch_size)):
+            at = rows.to(chunk.x.device)
+            x, y = chunk.x[at], chunk.y[at]
+            here = adapted(attack, ball=attack.ball.rows(chunk.index[rows]))  # cut, if there is a radius per example
+
+            def seen(
+                which: Tensor, points: Tensor, rows: Tensor = rows, x: Tensor = x, y: Tensor = y, here: Attack = here
+            ) -> None:
+                """Believe a success when a pass of its own says so too, and write it down."""
+                nonlocal extra
+                new = (part.broken_by[rows[which.cpu()]] == ROBUST).to(which.device)
+                which, points = which[new], points[new].to(x.dtype)
+                which, points = _once(which, points)
+                fine = in_bounds(adapted(here, ball=here.ball.rows(which)), points - x[which], points)
+                which, points = which[fine], points[fine]
+                if len(which):
+                    share, spent = self._says(points, y[which])
+                    extra += spent
+                    self._keep(chunk, part, stage, rows[which.cpu()], points, share)
+
+            found = here(self.model, x, y, seed=self.seed, quick=self.quick, witness=None if attack.draws > 1 else seen)
+            cost += found.cost
+            late = found.success.nonzero().squeeze(1)
+            if attack.draws > 1:
+                share = found.probability.cpu().double()
+                self._keep(chunk, part, stage, rows, found.x, share)
+            elif len(late):
+                seen(late, found.x[late])
+        return replace(cost + extra, seconds=cost.seconds)
+
+    def _keep(self, chunk: Chunk, part: _Part, stage: int, rows: Tensor, points: Tensor, share: Tensor) -> None:
+        """Record points at which the model errs in this share of draws."""
+        worse = share > part.probability[rows]
+        part.probability[rows[worse]] = share[worse]
+        wrong = 2 * share > 1
+        at = rows[wrong]
+        part.broken_by[at] = stage
+        found = points[wrong.to(points.device)]
+        if part.points is not None:
+            part.points[at] = found.detach().cpu()
+        if len(at):
+            self.journal.broken(chunk.index[at], stage, found)
+
+
+def _once(which: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+    """Each row once, at the first of its points: a fan of runs may succeed several times in one step."""
+    order = which.argsort(stable=True)
+    which, points = which[order], points[order]
+    first = torch.ones_like(which, dtype=torch.bool)
+    first[1:] = which[1:] != which[:-1]
+    return which[first], points[first]
+
+
+def _question(
+    model: Any, suite: str, attacks: dict[str, Attack], ball: Ball, box: DataBox, seed: int, precision: str, size: int
+) -> dict[str, Any]:
+    """What a journal must be about, and what it should say of its origin."""
+    return {
+        "suite": suite,
+        "attacks": {name: repr(adapted(attack, width=None)) for name, attack in attacks.items()},
+        "ball": repr(ball),
+        "box": repr(box),
+        "seed": seed,
+        "precision": precision,
+        "chunk": size,
+        "model": model_hash(model),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def _verdict(
+    suite: str,
+    attacks: dict[str, Attack],
+    ball: Ball,
+    box: DataBox,
+    seed: int,
+    parts: list[_Part],
+    judge: _Judge,
+    flags: tuple[Flag, ...],
+) -> Verdict:
+    def joined(name: str) -> Tensor:
+        return torch.cat([getattr(part, name) for part in parts]) if parts else torch.empty(0, dtype=torch.int64)
+
+    broken_by, spent = joined("broken_by"), judge.journal.spent()
+    stages = []
+    for k, (name, attack) in enumerate(attacks.items(), 1):
+        seen = 0 if name in judge.left_out else int(((broken_by == ROBUST) | (broken_by >= k)).sum())
+        cost = spent.get(k, Cost()) + (spent.get(0, Cost()) if k == 1 else Cost())  # the clean pass is the first's
+        broke = int((broken_by == k).sum())
+        stages.append(Stage(name, repr(attack), seen, broke, cost, judge.left_out.get(name, "")))
+    after = {s.name: (broken_by == ROBUST) | (broken_by > k) for k, s in enumerate(stages, 1) if not s.left_out}
+    flags += flags_from_results(after) if len(broken_by) else ()
+    kept = parts and all(part.points is not None for part in parts)
+    points = joined("points") if kept else None
+    return Verdict(
+        suite, ball, box, seed, tuple(stages), joined("index"), joined("y"), broken_by, joined("probability"),
+        flags=flags, points=points,
+    )  # fmt: skip

@@ -1,0 +1,197 @@
+"""The verdict: what is left of a model's accuracy, example by example."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from danskin.attacks.attack import Ball
+from danskin.attacks.checks import DataBox
+from danskin.errors import InputError
+from danskin.evaluation.journal import ROBUST, WRONG
+from danskin.evaluation.masking import Flag
+from danskin.metrics import Share
+from danskin.metrics.per_class import PerClass
+from danskin.minmax import Cost
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One attack of a suite and what came of it.
+
+    Args:
+        name: its name in the suite.
+        attack: how it was set up.
+        seen: examples it was let loose on: those that nothing before it had broken.
+        broken: how many of them it broke.
+        cost: what it spent.
+        left_out: why it was not run at all; empty if it was.
+    """
+
+    name: str
+    attack: str
+    seen: int
+    broken: int
+    cost: Cost
+    left_out: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Verdict:
+    """Robust accuracy, between what attacks left standing and what certificates guarantee.
+
+    Quote `robust` with its interval and the suite: it is an upper bound of the true robust accuracy, `certified` a
+    lower one.
+
+    Args:
+        suite: its name.
+        ball: the perturbations.
+        box: valid data.
+        seed: of the attacks.
+        stages: the attacks in their order.
+        index: (n,) numbers of the examples in the data.
+        y: (n,) labels.
+        broken_by: (n,) int64: -1 nothing, 0 wrong without attack, k the k-th stage.
+        probability: (n,) share of draws in which the model errs at the worst point found; 0 or 1 for a model that is
+            not random.
+        certificates: (n,) bool, the examples with a certificate; None if none was asked for.
+        method: of the certificate.
+        flags: reasons to doubt.
+        points: (n, ...) the worst inputs found, clean ones where nothing broke them; None unless asked for.
+    """
+
+    suite: str
+    ball: Ball
+    box: DataBox
+    seed: int
+    stages: tuple[Stage, ...]
+    index: Tensor
+    y: Tensor
+    broken_by: Tensor
+    probability: Tensor
+    certificates: Tensor | None = None
+    method: str = ""
+    flags: tuple[Flag, ...] = ()
+    points: Tensor | None = None
+
+    @property
+    def outcomes(self) -> Tensor:
+        """(n,) bool: right without attack and under every attack."""
+        return self.broken_by == ROBUST
+
+    @property
+    def clean(self) -> Share:
+        """Accuracy without attack."""
+        return Share.of(self.broken_by != WRONG)
+
+    @property
+    def robust(self) -> Share:
+        """Accuracy under the strongest attack for each example: the upper bound."""
+        return Share.of(self.outcomes)
+
+    @property
+    def certified(self) -> Share | None:
+        """The share of examples that provably no perturbation breaks: the lower bound."""
+        return None if self.certificates is None else Share.of(self.certificates)
+
+    @property
+    def expected(self) -> float:
+        """Mean over examples and draws of being right at the worst points: robust accuracy of a random model."""
+        return float(1 - self.probability.double().mean()) if len(self.y) else math.nan
+
+    @property
+    def by_attack(self) -> dict[str, Share]:
+        """Robust accuracy after each stage, the ones before it included."""
+        return {
+            stage.name: Share.of((self.broken_by == ROBUST) | (self.broken_by > k))
+            for k, stage in enumerate(self.stages, 1)
+        }
+
+    @property
+    def per_class(self) -> PerClass:
+        """Clean and robust accuracy of each class, and the worst one."""
+        return PerClass.of(self.y, self.broken_by != WRONG, self.outcomes)
+
+    @property
+    def cost(self) -> Cost:
+        """All that was spent."""
+        return sum((stage.cost for stage in self.stages), Cost())
+
+    @staticmethod
+    def merge(parts: Sequence[Verdict]) -> Verdict:
+        """One verdict from those of disjoint shards of the data.
+
+        Raises:
+            InputError: they answer different questions, or share examples.
+        """
+        first = parts[0]
+        if any(
+            (p.suite, repr(p.ball), p.box, p.seed) != (first.suite, repr(first.ball), first.box, first.seed)
+            for p in parts
+        ):
+            raise InputError(
+                "verdicts: expected the same suite, ball, box and seed, got different ones; merge like with like"
+            )
+        index = torch.cat([p.index for p in parts])
+        if len(index.unique()) != len(index):
+            raise InputError("verdicts: expected disjoint examples, got some twice; shard the data")
+        order = index.argsort()
+
+        def joined(name: str) -> Any:
+            each = [getattr(p, name) for p in parts]
+            return None if any(t is None for t in each) else torch.cat(each)[order]
+
+        stages = tuple(
+            replace(
+                same[0],
+                seen=sum(s.seen for s in same),
+                broken=sum(s.broken for s in same),
+                cost=sum((s.cost for s in same), Cost()),
+            )
+            for same in zip(*(p.stages for p in parts), strict=True)
+        )
+        names = ("index", "y", "broken_by", "probability", "certificates", "points")
+        seen: dict[str, Flag] = {flag.name: flag for p in parts for flag in p.flags}
+        return replace(first, stages=stages, flags=tuple(seen.values()), **{name: joined(name) for name in names})
+
+    def to_json(self) -> dict[str, Any]:
+        """All but the points, as JSON."""
+        per_class = self.per_class
+        return {
+            "suite": self.suite,
+            "norm": type(self.ball).__name__.lower(),
+            "radius": str(self.ball.radius) if not isinstance(self.ball.radius, Tensor) else self.ball.radius.tolist(),
+            "box": list(self.box) if self.box else None,
+            "seed": self.seed,
+            "n": len(self.y),
+            "clean": self.clean.to_json(),
+            "robust": self.robust.to_json(),
+            "certified": None if self.certified is None else self.certified.to_json() | {"method": self.method},
+            "expected": self.expected,
+            "stages": [asdict(s) | {"robust_after": self.by_attack[s.name].to_json()} for s in self.stages],
+            "per_class": [
+                {"class": k, "clean": c.to_json(), "robust": r.to_json()}
+                for k, (c, r) in enumerate(zip(per_class.clean, per_class.robust, strict=True))
+                if c.n
+            ],
+            "flags": [asdict(flag) for flag in self.flags],
+            "cost": asdict(self.cost),
+            "outcomes": {"index": self.index.tolist(), "label": self.y.tolist(), "broken_by": self.broken_by.tolist()},
+        }
+
+    def __str__(self) -> str:
+        lines = [f"clean accuracy      {self.clean}"]
+        for stage in self.stages:
+            after = self.by_attack[stage.name]
+            what = stage.left_out or f"broke {stage.broken} of {stage.seen}"
+            lines.append(f"after {stage.name:<13} {100 * after.value:.2f} %  ({what})")
+        lines.append(f"robust accuracy     {self.robust}   <- the number to quote, with suite {self.suite!r}")
+        if self.certified is not None:
+            lines.append(f"certified at least  {self.certified}   ({self.method})")
+        lines += [f"{flag.level}: {flag.text}" for flag in self.flags]
+        return "\n".join(lines)

@@ -1,0 +1,110 @@
+"""From words of the command line to questions about models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+
+from danskin.attacks.attack import Ball
+from danskin.attacks.payoff import Precision
+from danskin.data import Dataset, load, to_float
+from danskin.errors import ConfigError
+from danskin.evaluation import SUITES
+from danskin.evaluation.certify import CertifyMethod
+from danskin.evaluation.fingerprint import model_hash
+from danskin.models import MODELS
+from danskin.run.config import parse_yaml, suggest
+from danskin.run.foreign import Opened, check_model, open_model
+from danskin.run.source import open_source
+from danskin.run.verdict import Question, parse_ball
+
+
+def questions(
+    source: Path | None,
+    overrides: list[str],
+    spec: str | None,
+    weights: Path | None,
+    arguments: list[str],
+    data: str | None,
+    ball: str | None,
+    settings: dict[str, Any],
+    device: torch.device,
+) -> list[Question]:
+    """One question per model.
+
+    Raises:
+        ConfigError: words that do not go together, or unknown ones.
+    """
+    _check(settings)
+    if source is None:
+        return [_foreign(spec, overrides, weights, arguments, data, ball, settings, device)]
+    if weights is not None or arguments or data is not None:
+        raise ConfigError(
+            "evaluate: expected --weights, --arg and --data only without SOURCE, got both; a run brings its own (change "
+            "its data with data.name=...)"
+        )
+    config, split, models = open_source(source, overrides, device)
+    if spec is not None and spec not in models:
+        raise ConfigError(f"--model: expected one of {', '.join(models)}, got {spec!r}; leave it out for all")
+    chosen = models if spec is None else {spec: models[spec]}
+    asked: Ball = parse_ball(ball) if ball else config.attack.ball
+    return [
+        Question(Opened(model, label, model_hash(model), True), split.data, asked, **settings)
+        for label, model in chosen.items()
+    ]
+
+
+def _check(settings: dict[str, Any]) -> None:
+    known = {
+        "suite": tuple(SUITES),
+        "precision": get_args(Precision),
+        "certificate": ("no", *get_args(CertifyMethod)),
+    }
+    for key, choices in known.items():
+        if settings[key] not in choices:
+            raise ConfigError(f"--{key}: expected one of {', '.join(choices)}, got {settings[key]!r}; "
+                              f"{suggest(settings[key], choices)}")  # fmt: skip
+
+
+def _foreign(
+    spec: str | None,
+    overrides: list[str],
+    weights: Path | None,
+    arguments: list[str],
+    data: str | None,
+    ball: str | None,
+    settings: dict[str, Any],
+    device: torch.device,
+) -> Question:
+    missing = [flag for flag, value in (("--model", spec), ("--data", data), ("--ball", ball)) if value is None]
+    if missing or spec is None or data is None or ball is None:
+        raise ConfigError(
+            f"evaluate: expected a SOURCE, or --model, --data and --ball; {' and '.join(missing)} missing; for example "
+            "danskin evaluate --model mynets:resnet18 --weights w.safetensors --data cifar10 --ball linf:8/255"
+        )
+    if overrides:
+        raise ConfigError(f"evaluate: expected overrides only with SOURCE, got {' '.join(overrides)}; use the options")
+    found: Dataset = load(data)
+    keywords = _arguments(arguments)
+    if spec in MODELS:
+        keywords = {"input_shape": found.image_shape, "classes": len(found.classes)} | keywords
+    opened = open_model(spec, weights=weights, device=device, classes=len(found.classes), arguments=keywords)
+    opened = check_model(opened, to_float(found.x_test[:4].to(device)))
+    if not opened.differentiable:
+        raise ConfigError(
+            f"--model: expected a model with gradients for suite {settings['suite']!r}, got one without ({opened.note}); "
+            "attack it in Python with Square, Boundary or HopSkipJump: evaluate(model, data, ball, [Square(ball)])"
+        )
+    return Question(opened, found, parse_ball(ball), **settings)
+
+
+def _arguments(words: list[str]) -> dict[str, Any]:
+    out = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or not key.isidentifier():
+            raise ConfigError(f"--arg: expected key=value, got {word!r}; for example --arg depth=18")
+        out[key] = parse_yaml(value, "--arg") if value else ""
+    return out

@@ -1,0 +1,35 @@
+"""Words for error messages."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+import torch
+
+from danskin.errors import MissingError
+
+
+def near(word: str, known: Iterable[str], otherwise: str) -> str:
+    """'did you mean X?', or what there is, or what to do instead."""
+    options = sorted(set(known))
+    close = difflib.get_close_matches(word, options, 1, 0.5)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return f"choose from {', '.join(options[:8])}{', ...' if len(options) > 8 else ''}" if options else otherwise
+
+
+def first_line(error: BaseException) -> str:
+    """The kind of an error and the first line of what it says."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:160]}" if lines else type(error).__name__
+
+
+def needed(name: str, package: str, command: str, error: BaseException) -> MissingError:
+    """A package is not there, or breaks because the torchvision beside it was built for another torch."""
+    told, below = first_line(error), error
+    while below.__cause__ is not None:
+        below = below.__cause__
+    if "torchvision" in str(below) and not isinstance(below, ModuleNotFoundError):
+        told = f"{first_line(below)} (install the torchvision that was built for torch {torch.__version__})"
+    return MissingError(f"{name}: {package} is needed, got {told}", command)

@@ -1,0 +1,175 @@
+"""The journal of an evaluation on disk: a kill loses nothing that was found."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from danskin.errors import ConfigError, MissingError
+from danskin.evaluation.examples import Chunk
+from danskin.evaluation.journal import ROBUST
+from danskin.minmax import Cost
+from danskin.run.files import write_json
+
+_TOLD = ("torch", "python")  # kept for the record; another version may go on
+
+
+class DiskJournal:
+    """A folder with the question, and per process one file of lines and one of points.
+
+    question.json says what is asked (suite, budgets, ball, seed, hash of the model). outcomes-RANK.jsonl has a line
+    for each handful of examples that broke and for each stage of a chunk that was passed; points-RANK.bin the inputs
+    that broke them, where their line says. Lines are written after the points they speak of, so a line that is whole
+    is true; a torn last line is cut. Any number of processes may go on where another number stopped.
+
+    Args:
+        folder: made if missing.
+        rank: of this process.
+        world: number of processes.
+    """
+
+    def __init__(self, folder: Path, rank: int = 0, world: int = 1) -> None:
+        self.folder, self.rank, self.world = folder, rank, world
+        self._outcomes: dict[int, int] = {}
+        self._passed: dict[int, int] = {}
+        self._digests: dict[int, str] = {}
+        self._costs: dict[int, Cost] = {}
+        self._where: dict[int, tuple[int, int, str, list[int]]] = {}  # example -> rank, offset, dtype, shape
+        self._lines: Any = None
+        self._points: Any = None
+
+    def open(self, question: dict[str, Any]) -> None:
+        """Begin, or go on with the same question.
+
+        Raises:
+            ConfigError: the folder is about another question.
+            MissingError: it cannot be written.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise MissingError(
+                f"{self.folder}: expected to make the journal's folder, got {error}", "use another"
+            ) from error
+        path = self.folder / "question.json"
+        if path.is_file():
+            old = json.loads(path.read_text(encoding="utf-8"))
+            other = [key for key in question if key not in _TOLD and old.get(key) != question[key]]
+            if other:
+                raise ConfigError(
+                    f"{self.folder}: expected a journal of the same evaluation, got one with another "
+                    f"{', '.join(other)} (there: {str(old.get(other[0]))[:80]}; asked: {str(question[other[0]])[:80]}); "
+                    "choose another folder"
+                )
+        elif self.rank == 0:
+            write_json(path, question)
+        for file in sorted(self.folder.glob("outcomes-*.jsonl")):
+            self._read(file, int(file.stem.split("-")[1]))
+        self._lines = open(self.folder / f"outcomes-{self.rank:04d}.jsonl", "a", encoding="utf-8")
+        self._points = open(self.folder / f"points-{self.rank:04d}.bin", "ab")
+
+    def _read(self, file: Path, rank: int) -> None:
+        content = file.read_bytes()
+        whole = content[: content.rfind(b"\n") + 1]
+        if rank == self.rank and whole != content:  # torn by a kill
+            with open(file, "r+b") as stream:
+                stream.truncate(len(whole))
+        counts = rank == self.rank or (self.rank == 0 and rank >= self.world)
+        for line in whole.splitlines():
+            note = json.loads(line)
+            if "by" in note:
+                self._note(note, rank)
+                continue
+            self._digests[note["chunk"]] = note["digest"]
+            for i in note["passed"]:
+                self._passed[i] = max(self._passed.get(i, -1), note["stage"])
+            if counts:
+                self._costs[note["stage"]] = self._costs.get(note["stage"], Cost()) + Cost(*note["cost"])
+
+    def _note(self, note: dict[str, Any], rank: int) -> None:
+        shape = note["shape"]
+        size = int(np.prod(shape)) * np.dtype(note["dtype"]).itemsize if shape is not None else 0
+        for k, i in enumerate(note["broken"]):
+            if self._outcomes.setdefault(i, note["by"]) == note["by"] and shape is not None:
+                self._where.setdefault(i, (rank, note["offset"] + k * size, note["dtype"], shape))
+
+    def known(self, chunk: Chunk) -> tuple[Tensor, Tensor]:
+        """What broke the examples of the chunk, and the last stage that they have passed.
+
+        Raises:
+            ConfigError: the journal was written for other data.
+        """
+        there = self._digests.get(chunk.number)
+        if there is not None and there != chunk.digest:
+            raise ConfigError(
+                f"{self.folder}: expected the data that the journal was written for, got other examples in chunk "
+                f"{chunk.number}; use the same data in the same order, or another folder"
+            )
+        index = chunk.index.tolist()
+        broken = torch.tensor([self._outcomes.get(i, ROBUST) for i in index], dtype=torch.int64)
+        return broken, torch.tensor([self._passed.get(i, -1) for i in index], dtype=torch.int64)
+
+    def broken(self, index: Tensor, stage: int, points: Tensor | None) -> None:
+        """Write outcomes, after the points that show them."""
+        if not len(index):
+            return
+        note: dict[str, Any] = {"broken": index.tolist(), "by": stage, "shape": None, "dtype": None, "offset": 0}
+        with self._writing():
+            if points is not None:
+                held = points.detach().cpu().contiguous()
+                array = (held.float() if held.dtype == torch.bfloat16 else held).numpy()
+                note |= {"shape": list(array.shape[1:]), "dtype": array.dtype.str, "offset": self._points.tell()}
+                self._points.write(array.tobytes())
+                self._points.flush()
+            self._line(note)
+        self._note(note, self.rank)
+
+    def passed(self, chunk: Chunk, index: Tensor, stage: int, cost: Cost) -> None:
+        """Write that a stage is over for this chunk."""
+        note = {"chunk": chunk.number, "digest": chunk.digest, "stage": stage, "passed": index.tolist()}
+        with self._writing():
+            self._line(note | {"cost": [cost.forwards, cost.backwards, cost.calls, cost.seconds]})
+        self._costs[stage] = self._costs.get(stage, Cost()) + cost
+
+    def spent(self) -> dict[int, Cost]:
+        """What each stage has cost, in this process and in earlier ones that had its place."""
+        return self._costs
+
+    def point(self, i: int) -> np.ndarray | None:
+        """The input found for example i; None if nothing broke it, or it was wrong without attack."""
+        if i not in self._where:
+            return None
+        rank, offset, dtype, shape = self._where[i]
+        count = int(np.prod(shape))
+        with open(self.folder / f"points-{rank:04d}.bin", "rb") as stream:
+            stream.seek(offset)
+            return np.frombuffer(stream.read(count * np.dtype(dtype).itemsize), dtype).reshape(shape)
+
+    def close(self) -> None:
+        """Close the files."""
+        for stream in (self._lines, self._points):
+            if stream is not None:
+                stream.close()
+
+    def _line(self, note: dict[str, Any]) -> None:
+        self._lines.write(json.dumps(note, separators=(",", ":")) + "\n")
+        self._lines.flush()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+            os.fsync(self._lines.fileno())
+        except OSError as error:
+            raise MissingError(
+                f"{self.folder}: expected to write the journal, got {error}; what was written before is there",
+                "free some space, then run the same command again",
+            ) from error

@@ -1,0 +1,204 @@
+"""Judge a model and leave a folder: journal, verdict.json, card.json, examples, report.html."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import danskin
+from danskin.attacks.attack import Ball
+from danskin.attacks.guard import as_found
+from danskin.attacks.payoff import Precision
+from danskin.data import Dataset, to_float
+from danskin.errors import ConfigError, ModelError
+from danskin.evaluation import Verdict, evaluate, quicker
+from danskin.evaluation.certify import CertifyMethod, certify
+from danskin.evaluation.fingerprint import tensor_hash
+from danskin.evaluation.masking import Flag
+from danskin.losses import predict
+from danskin.minmax import L1, L2, Linf
+from danskin.run.card import card
+from danskin.run.files import write_atomically, write_json, write_text
+from danskin.run.foreign import Opened
+from danskin.run.journal import DiskJournal
+from danskin.run.record import environment, now
+from danskin.run.runtime import Runtime
+from danskin.run.train import npz_bytes
+
+_BALLS: dict[str, type[Linf] | type[L2] | type[L1]] = {"linf": Linf, "l2": L2, "l1": L1}
+Listener = Callable[[dict[str, Any]], None]
+Certificate = Literal["no"] | CertifyMethod
+PICTURES = 8  # examples kept with the verdict
+
+
+def parse_ball(text: str) -> Ball:
+    """A ball from text such as "linf:8/255", "l2:0.5" or "l1:12".
+
+    Raises:
+        ConfigError: another norm, or no radius.
+    """
+    norm, _, radius = text.partition(":")
+    if norm.lower() not in _BALLS or not radius:
+        raise ConfigError(
+            f"--ball: expected a norm and a radius such as linf:8/255, l2:0.5 or l1:12, got {text!r}; the radius is in "
+            "units of the data, which lies in [0, 1]"
+        )
+    return _BALLS[norm.lower()](radius)
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked about a model.
+
+    Args:
+        opened: the model.
+        data: whose test examples are used.
+        ball: the perturbations.
+        suite: a name of `danskin.evaluation.SUITES`.
+        n: use the first n test examples; None for all.
+        seed: of the attacks.
+        batch_size: rows in the batch at a time.
+        precision: "bfloat16" takes gradients in it.
+        channels_last: search in this memory format.
+        compile: search with a compiled model.
+        certificate: method of the lower bound, "no" for none, "auto" for the tightest affordable.
+    """
+
+    opened: Opened
+    data: Dataset
+    ball: Ball
+    suite: str = "standard"
+    n: int | None = None
+    seed: int = 0
+    batch_size: int = 256
+    precision: Precision = "model"
+    channels_last: bool = False
+    compile: bool = False
+    certificate: Certificate = "no"
+
+    @property
+    def name(self) -> str:
+        """A folder name that the same question always has."""
+        key = json.dumps(
+            [self.opened.hash, self.data.name, repr(self.ball), self.suite, self.n, self.seed, self.precision]
+        )
+        short = "".join(c if c.isalnum() or c in "-_." else "-" for c in self.opened.name).strip("-.")[-40:]
+        return f"{short}-{self.data.name.split(':')[0]}-{self.suite}-{hashlib.sha256(key.encode()).hexdigest()[:6]}"
+
+
+def judge(question: Question, folder: Path, runtime: Runtime, listen: Listener = lambda event: None) -> Verdict | None:
+    """Answer the question in `folder`, going on where an earlier attempt stopped; under torchrun on all processes.
+
+    Returns:
+        the verdict on the main process, None on the others.
+
+    Raises:
+        ConfigError: the folder holds another question.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    model, n = question.opened.model, question.n
+    x, y = question.data.x_test[:n], question.data.y_test[:n]
+    if runtime.main:
+        write_text(folder / "command.txt", " ".join(sys.argv) + "\n")
+        write_json(folder / "environment.json", environment())
+        write_json(folder / "status.json", {"state": "running", "started": now(), "message": "judging"})
+    journal = DiskJournal(folder / "journal", runtime.rank, runtime.world)
+    quick = None
+    if question.channels_last or question.compile:
+        quick = quicker(model, channels_last=question.channels_last, compile=question.compile)  # type: ignore[arg-type]
+    try:
+        part = evaluate(
+            model, (x, y), question.ball, question.suite, seed=question.seed, batch_size=question.batch_size,
+            precision=question.precision, quick=quick, device=runtime.device, journal=journal,
+            shard=(runtime.rank, runtime.world), diagnostics=32 if runtime.main else 0, progress=listen,
+        )  # fmt: skip
+        parts = runtime.gather(part)
+        if not runtime.main:
+            return None
+        verdict = Verdict.merge(parts)
+        if question.certificate != "no":
+            verdict = _certified(question, verdict, x, y, listen)
+        _write(question, verdict, folder, journal)
+    except BaseException as error:
+        if runtime.main:
+            interrupted = isinstance(error, KeyboardInterrupt)
+            state = {"state": "interrupted" if interrupted else "failed", "message": str(error), "ended": now()}
+            write_json(folder / "status.json", state)
+        raise
+    finally:
+        journal.close()
+    write_json(folder / "status.json", {"state": "finished", "message": "judged", "ended": now()})
+    return verdict
+
+
+def _certified(question: Question, verdict: Verdict, x: Tensor, y: Tensor, listen: Listener) -> Verdict:
+    """The verdict with certificates for what attacks left standing; with a note where the model has no rule."""
+    listen({"chunk": 0, "stage": "certify", "examples": len(y), "state": "begun"})
+    method = question.certificate
+    try:
+        found = certify(question.opened.model, (to_float(x), y), question.ball, method=method)  # type: ignore[arg-type]
+    except ModelError as error:
+        if method != "auto":
+            raise
+        flag = Flag("no_certificate", "note", f"no lower bound: {error}", {})
+        return replace(verdict, flags=(*verdict.flags, flag))
+    held = found.certified.cpu()[verdict.index]
+    wrong = held & ~verdict.outcomes
+    if bool(wrong.any()):
+        flag = Flag(
+            "certificate_broken",
+            "warning",
+            f"{int(wrong.sum())} examples are certified and broken at once; one of the two has a fault: report it",
+            {"examples": verdict.index[wrong].tolist()},
+        )
+        return replace(verdict, flags=(*verdict.flags, flag))
+    listen({"chunk": 0, "stage": "certify", "examples": len(y), "state": "done", "broken": 0, "seconds": found.seconds})
+    return replace(verdict, certificates=held, method=found.method)
+
+
+def _write(question: Question, verdict: Verdict, folder: Path, journal: DiskJournal) -> None:
+    """verdict.json, card.json, examples.npz, report.html."""
+    data, n = question.data, len(verdict.y)
+    digest = hashlib.sha256((tensor_hash(data.x_test[:n]) + tensor_hash(data.y_test[:n])).encode()).hexdigest()
+    result = {
+        "danskin": danskin.__version__,
+        "model": {"name": question.opened.name, "hash": question.opened.hash, "note": question.opened.note},
+        "data": {"name": data.name, "examples": n, "hash": digest, "classes": list(data.classes)},
+        "settings": {
+            "batch_size": question.batch_size,
+            "precision": question.precision,
+            "channels_last": question.channels_last,
+            "compile": question.compile,
+        },
+    } | verdict.to_json()
+    write_json(folder / "verdict.json", result)
+    write_json(folder / "card.json", card(result))
+    _examples(question, verdict, folder, journal)
+    from danskin.run.verdict_report import write_verdict_report
+
+    write_verdict_report(folder)
+
+
+def _examples(question: Question, verdict: Verdict, folder: Path, journal: DiskJournal) -> None:
+    """The first broken examples with the inputs that broke them, as pictures for the report."""
+    rows = [int(i) for i in verdict.index[verdict.broken_by > 0] if journal.point(int(i)) is not None][:PICTURES]
+    if not rows:
+        return
+    clean = to_float(question.data.x_test[rows])
+    points = torch.from_numpy(np.stack([np.asarray(journal.point(i)) for i in rows])).to(clean)
+    model = question.opened.model
+    device = next((p.device for p in getattr(model, "parameters", lambda: iter(()))()), torch.device("cpu"))
+    with as_found(model, "eval", device), torch.no_grad():
+        guess = predict(model(points.to(device))).cpu()
+    arrays = {"index": np.array(rows), "x": clean.numpy(), "adversarial": points.numpy(), "prediction": guess.numpy()}
+    arrays |= {"y": question.data.y_test[rows].numpy(), "broken_by": verdict.broken_by[torch.tensor(rows)].numpy()}
+    write_atomically(folder / "examples.npz", lambda stream: stream.write(npz_bytes(arrays)))
