@@ -77,13 +77,17 @@ def evaluate(
     weights: Annotated[Path | None, typer.Option(help="Weights for --model: safetensors, or a torch state.")] = None,
     argument: Annotated[list[str] | None, typer.Option("--arg", help="key=value for the factory of --model.")] = None,
     data: Annotated[str | None, typer.Option(help="A name of `danskin list data`, folder:PATH or npz:FILE.")] = None,
-    n: Annotated[int | None, typer.Option(help="The first N test examples; default: all.", min=1)] = None,
+    n: Annotated[
+        int | None, typer.Option("--examples", "--n", help="The first N test examples; default: all.", min=1)
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the attacks of --suite.")] = 0,
     batch_size: Annotated[int, typer.Option(help="Rows in the batch at a time; changes no result.", min=1)] = 256,
     precision: Annotated[str, typer.Option(help="model, or bfloat16 for the gradients.")] = "model",
+    uint8: Annotated[bool, typer.Option("--uint8", help="Only valid images of 8 bits count as adversarial.")] = False,
     channels_last: Annotated[bool, typer.Option("--channels-last", help="Search in this memory format.")] = False,
     compile_: Annotated[bool, typer.Option("--compile", help="Search with torch.compile.")] = False,
     certify: Annotated[str, typer.Option(help="no, auto, lipschitz, ibp, crown-ibp, crown or alpha-crown.")] = "no",
+    curve: Annotated[int, typer.Option(help="Examples for robust accuracy against the radius; 0: none.", min=0)] = 0,
     device: Device = "auto",
     out: Annotated[
         Path | None, typer.Option(help="With --suite the folder, else a JSON file. Asked again, nothing is redone.")
@@ -104,7 +108,8 @@ def evaluate(
     judging.verdict(
         source, overrides or [], model, weights, argument or [], data,
         {"suite": suite or "standard", "n": n, "seed": seed, "batch_size": batch_size, "precision": precision,
-         "channels_last": channels_last, "compile": compile_, "certificate": certify},
+         "channels_last": channels_last, "compile": compile_, "certificate": certify, "grid": 255 if uint8 else None,
+         "curve": curve},
         ball, device, out, as_json, quiet,
     )  # fmt: skip
 

@@ -1,6 +1,7 @@
 """The robustness verdict: how much of a model's accuracy survives an adversary, and how sure that is."""
 
 from danskin.evaluation.certify import Certified, certify
+from danskin.evaluation.curve import CurvePoint, robustness_curve
 from danskin.evaluation.diagnostics import diagnose
 from danskin.evaluation.evaluate import evaluate
 from danskin.evaluation.masking import Flag, flags_from_results
@@ -11,6 +12,7 @@ from danskin.evaluation.verdict import Stage, Verdict
 __all__ = [
     "SUITES",
     "Certified",
+    "CurvePoint",
     "Flag",
     "Stage",
     "Verdict",
@@ -19,4 +21,5 @@ __all__ = [
     "evaluate",
     "flags_from_results",
     "quicker",
+    "robustness_curve",
 ]

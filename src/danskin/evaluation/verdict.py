@@ -17,7 +17,9 @@ from danskin.evaluation.journal import ROBUST, WRONG
 from danskin.evaluation.masking import Flag
 from danskin.metrics import Share
 from danskin.metrics.per_class import PerClass
-from danskin.minmax import Cost
+from danskin.minmax import L1, L2, Cost, Linf
+
+_BALLS: dict[str, type[Linf] | type[L2] | type[L1]] = {"linf": Linf, "l2": L2, "l1": L1}
 
 
 @dataclass(frozen=True)
@@ -181,8 +183,35 @@ class Verdict:
             ],
             "flags": [asdict(flag) for flag in self.flags],
             "cost": asdict(self.cost),
-            "outcomes": {"index": self.index.tolist(), "label": self.y.tolist(), "broken_by": self.broken_by.tolist()},
+            "outcomes": {
+                "index": self.index.tolist(),
+                "label": self.y.tolist(),
+                "broken_by": self.broken_by.tolist(),
+                "probability": self.probability.tolist(),
+                "certified": None if self.certificates is None else self.certificates.tolist(),
+            },
         }
+
+    @staticmethod
+    def from_json(found: dict[str, Any]) -> Verdict:
+        """The verdict that `to_json` wrote, without points."""
+        rows, certified = found["outcomes"], found["outcomes"]["certified"]
+        radius = found["radius"]
+        stages = [{k: v for k, v in stage.items() if k != "robust_after"} for stage in found["stages"]]
+        return Verdict(
+            suite=found["suite"],
+            ball=_BALLS[found["norm"]](torch.tensor(radius) if isinstance(radius, list) else radius),
+            box=tuple(found["box"]) if found["box"] else None,
+            seed=found["seed"],
+            stages=tuple(Stage(**(stage | {"cost": Cost(**stage["cost"])})) for stage in stages),
+            index=torch.tensor(rows["index"], dtype=torch.int64),
+            y=torch.tensor(rows["label"], dtype=torch.int64),
+            broken_by=torch.tensor(rows["broken_by"], dtype=torch.int64),
+            probability=torch.tensor(rows["probability"], dtype=torch.float64),
+            certificates=None if certified is None else torch.tensor(certified, dtype=torch.bool),
+            method=(found["certified"] or {}).get("method", ""),
+            flags=tuple(Flag(**flag) for flag in found["flags"]),
+        )
 
     def __str__(self) -> str:
         lines = [f"clean accuracy      {self.clean}"]

@@ -56,6 +56,9 @@ def questions(
     ]
 
 
+_SPELLED = {"certificate": "certify"}  # settings whose option has another name
+
+
 def _check(settings: dict[str, Any]) -> None:
     known = {
         "suite": tuple(SUITES),
@@ -64,7 +67,7 @@ def _check(settings: dict[str, Any]) -> None:
     }
     for key, choices in known.items():
         if settings[key] not in choices:
-            raise ConfigError(f"--{key}: expected one of {', '.join(choices)}, got {settings[key]!r}; "
+            raise ConfigError(f"--{_SPELLED.get(key, key)}: expected one of {', '.join(choices)}, got {settings[key]!r}; "
                               f"{suggest(settings[key], choices)}")  # fmt: skip
 
 

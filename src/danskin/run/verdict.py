@@ -22,6 +22,7 @@ from danskin.data import Dataset, to_float
 from danskin.errors import ConfigError, ModelError
 from danskin.evaluation import Verdict, evaluate, quicker
 from danskin.evaluation.certify import CertifyMethod, certify
+from danskin.evaluation.curve import robustness_curve
 from danskin.evaluation.fingerprint import tensor_hash
 from danskin.evaluation.masking import Flag
 from danskin.losses import predict
@@ -70,6 +71,8 @@ class Question:
         precision: "bfloat16" takes gradients in it.
         channels_last: search in this memory format.
         compile: search with a compiled model.
+        grid: 255 asks for adversarial examples that are valid images of 8 bits.
+        curve: examples for robust accuracy against the radius (suite "fast"); 0 for none.
         certificate: method of the lower bound, "no" for none, "auto" for the tightest affordable.
     """
 
@@ -83,7 +86,9 @@ class Question:
     precision: Precision = "model"
     channels_last: bool = False
     compile: bool = False
+    grid: int | None = None
     certificate: Certificate = "no"
+    curve: int = 0
 
     @property
     def name(self) -> str:
@@ -107,6 +112,9 @@ def judge(question: Question, folder: Path, runtime: Runtime, listen: Listener =
     folder.mkdir(parents=True, exist_ok=True)
     model, n = question.opened.model, question.n
     x, y = question.data.x_test[:n], question.data.y_test[:n]
+    known = runtime.share(_answered(question, folder) if runtime.main else None)
+    if known is not None:
+        return known if runtime.main else None
     if runtime.main:
         write_text(folder / "command.txt", " ".join(sys.argv) + "\n")
         write_json(folder / "environment.json", environment())
@@ -118,7 +126,7 @@ def judge(question: Question, folder: Path, runtime: Runtime, listen: Listener =
     try:
         part = evaluate(
             model, (x, y), question.ball, question.suite, seed=question.seed, batch_size=question.batch_size,
-            precision=question.precision, quick=quick, device=runtime.device, journal=journal,
+            precision=question.precision, grid=question.grid, quick=quick, device=runtime.device, journal=journal,
             shard=(runtime.rank, runtime.world), diagnostics=32 if runtime.main else 0, progress=listen,
         )  # fmt: skip
         parts = runtime.gather(part)
@@ -138,6 +146,36 @@ def judge(question: Question, folder: Path, runtime: Runtime, listen: Listener =
         journal.close()
     write_json(folder / "status.json", {"state": "finished", "message": "judged", "ended": now()})
     return verdict
+
+
+def _asked(question: Question) -> dict[str, Any]:
+    """What tells one question from another, data included."""
+    data, n = question.data, question.n
+    x, y = data.x_test[:n], data.y_test[:n]
+    return {
+        "model": {"name": question.opened.name, "hash": question.opened.hash},
+        "data": {"name": data.name, "examples": len(y), "hash": _digest(x, y)},
+        "ball": repr(question.ball),
+        "suite": question.suite,
+        "seed": question.seed,
+        "precision": question.precision,
+        "certificate": question.certificate,
+        "curve": question.curve,
+        "grid": question.grid,
+    }
+
+
+def _digest(x: Tensor, y: Tensor) -> str:
+    return hashlib.sha256((tensor_hash(x) + tensor_hash(y)).encode()).hexdigest()
+
+
+def _answered(question: Question, folder: Path) -> Verdict | None:
+    """The verdict of an earlier run, if it was about this very question and came to its end."""
+    path = folder / "verdict.json"
+    if question.opened.hash is None or not path.is_file():  # a function without a state may have changed
+        return None
+    found = json.loads(path.read_text(encoding="utf-8"))
+    return Verdict.from_json(found) if found.get("asked") == _asked(question) else None
 
 
 def _certified(question: Question, verdict: Verdict, x: Tensor, y: Tensor, listen: Listener) -> Verdict:
@@ -167,12 +205,12 @@ def _certified(question: Question, verdict: Verdict, x: Tensor, y: Tensor, liste
 
 def _write(question: Question, verdict: Verdict, folder: Path, journal: DiskJournal) -> None:
     """verdict.json, card.json, examples.npz, report.html."""
-    data, n = question.data, len(verdict.y)
-    digest = hashlib.sha256((tensor_hash(data.x_test[:n]) + tensor_hash(data.y_test[:n])).encode()).hexdigest()
+    asked, data = _asked(question), question.data
     result = {
         "danskin": danskin.__version__,
-        "model": {"name": question.opened.name, "hash": question.opened.hash, "note": question.opened.note},
-        "data": {"name": data.name, "examples": n, "hash": digest, "classes": list(data.classes)},
+        "asked": asked,
+        "model": asked["model"] | {"note": question.opened.note},
+        "data": asked["data"] | {"classes": list(question.data.classes)},
         "settings": {
             "batch_size": question.batch_size,
             "precision": question.precision,
@@ -180,6 +218,10 @@ def _write(question: Question, verdict: Verdict, folder: Path, journal: DiskJour
             "compile": question.compile,
         },
     } | verdict.to_json()
+    if question.curve:
+        x, y = (t[: question.curve] for t in (data.x_test[: question.n], data.y_test[: question.n]))
+        points = robustness_curve(question.opened.model, to_float(x), y, question.ball, batch_size=question.batch_size)
+        result["curve"] = [point.to_json() for point in points]
     write_json(folder / "verdict.json", result)
     write_json(folder / "card.json", card(result))
     _examples(question, verdict, folder, journal)

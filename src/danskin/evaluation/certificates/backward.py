@@ -23,7 +23,7 @@ from danskin.lipschitz.operations import ACTIVATIONS, AFFINE, Conv, Linear, MaxP
 from danskin.minmax import Linf
 
 _CHUNK = {"cpu": 1 << 18, "cuda": 1 << 26}  # numbers in the largest array of a backward pass; on CPUs a cache's worth
-_WINDOWS = 64  # times as many rows where they are windows of images
+_WINDOWS = 16  # times as many rows where they are windows of images
 _TABLE = 1 << 25  # numbers in a table of rows that all examples share
 STYLES: tuple[Style, ...] = ("parallel", "adaptive")
 
