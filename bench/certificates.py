@@ -4,7 +4,8 @@
 
 MODELS (default: $DANSKIN_MODELS) holds `loader.py` with `load(name) -> (network, facts)`, `certified/NAME.npz` with
 `index`, `label`, `eps`, `margin_fastlin_unclipped` and `margin_best_clipped` (lower bounds of the worst margin), and
-`pgd/NAME.npz`, `autoattack/NAME.npz` with the points that attacks broke. Writes bench/results/certificates.json and .md.
+`pgd/NAME.npz`, `autoattack/NAME.npz` with the points that attacks broke. Writes bench/results/certificates.json
+and .md; networks that are not named keep their last results.
 """
 
 from __future__ import annotations
@@ -134,7 +135,10 @@ def main() -> None:
     sys.path.insert(0, str(options.models))
     from loader import load as load_network  # type: ignore[import-not-found]
 
-    facts, results = machine() | {"commit": commit(HERE.parent)}, {}
+    folder = HERE / "results"
+    file = folder / "certificates.json"
+    results = json.loads(file.read_text())["networks"] if file.exists() else {}  # of the networks not named now
+    facts = machine() | {"commit": commit(HERE.parent)}
     for name in options.names:
         network, meta = load_network(name)
         test = load(SETS[name.split("_")[0]], options.data)
@@ -153,8 +157,8 @@ def main() -> None:
             result["lipschitz_constant"] = {"upper": upper.value, "lower": lower.value}
         del result["margins"], result["correct"]
         results[name] = {"ball": "l2" if is_l2 else "linf", **result}
-    folder = HERE / "results"
-    (folder / "certificates.json").write_text(json.dumps({"machine": facts, "networks": results}, indent=1) + "\n")
+    results = {name: results[name] for name in (*LINF, L2_NETWORK) if name in results}
+    file.write_text(json.dumps({"machine": facts, "networks": results}, indent=1) + "\n")
     text = (
         "# Certificates on networks that others trained\n\nMade by `bench/certificates.py`; numbers and machine in "
         "`certificates.json`. Lower bounds of robust accuracy, written as certified error (upper bound of robust\n"

@@ -35,7 +35,7 @@ GRADIENT = {
     "ead l2": EAD(L2(0.3), steps=6, searches=3, rule="l1"),
 }
 DECISION = {
-    "boundary": Boundary(L2(0.3), queries=24),
+    "boundary": Boundary(L2(0.3), queries=18),
     "hop skip jump l2": HopSkipJump(L2(0.3), queries=40, probes=10),
     "hop skip jump linf": HopSkipJump(Linf(0.05), queries=40, probes=10),
 }
@@ -63,7 +63,7 @@ def test_attack_keeps_the_contract(name):
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_variant_keeps_the_contract(name):
-    skip = {*ANNEALED, "batch_and_order_do_not_matter"}  # the latter is slow, and the same code as above
+    skip = {*ANNEALED, "batch_and_order_do_not_matter", "more_work_is_never_worse"}  # slow; the same code as above
     check_attack(VARIANTS[name], only=[check for check in ATTACK_CHECKS if check not in skip])
 
 
@@ -118,7 +118,7 @@ def test_mistakes_on_clean_inputs_come_back_unchanged_for_one_pass(name):
     model, x, y = problem()
     counted = Counted(model)
     out = ATTACKS[name](counted, x, (y + 1) % 4)
-    assert bool(out.success.all()) and torch.equal(out.x, x)
+    assert bool(out.success.all()) and torch.equal(out.x, x) and out.status is Status.DONE
     assert counted.calls <= 2  # the look, and for decision-based ones the verdict
 
 

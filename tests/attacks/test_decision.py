@@ -1,11 +1,13 @@
 """Decision-based attacks: labels only, budgets, starting points, and what affine models promise."""
 
+import itertools
 import math
 
 import pytest
 import torch
 
 from danskin.attacks.boundary import Boundary, normals
+from danskin.attacks.closest import Closest
 from danskin.attacks.hop_skip_jump import HopSkipJump
 from danskin.minmax import L2, Linf, Streams
 from danskin.testing.models import Counted, RowwiseLinear, mlp
@@ -149,21 +151,49 @@ def test_more_queries_bring_it_nearer(name):
     assert norms[0] > norms[1] > norms[2]
 
 
-def test_steps_that_never_succeed_are_given_up():
+def test_steps_that_never_succeed_are_halved_and_given_up():
     """The only adversarial points are those of one ray: no step off it is adversarial, and halving ends."""
-    x = torch.full((2, 3), 0.5, dtype=torch.float64)
+    x = torch.full((1, 3), 0.5, dtype=torch.float64)
     ray = torch.tensor([1.0, 2.0, 2.0], dtype=torch.float64) / 3
+    calls = []
 
     def model(z):
+        calls.append(z)
         along = (z - 0.5) @ ray
         off = ((z - 0.5) - along[:, None] * ray).abs().amax(1)
         hit = (along > 0.1) & (off < 1e-12)
         return torch.stack([(~hit) * 2.0, hit * 3.0], 1).double()
 
-    attack = HopSkipJump(L2(1.0), queries=600, probes=20, starts=(0.5 + 0.4 * ray)[None])
-    out = attack(model, x, torch.zeros(2, dtype=torch.int64))
-    assert out.cost.forwards <= 2 * 601 and bool(out.success.all())
-    assert torch.allclose(out.delta.norm(dim=1), torch.full((2,), 0.1, dtype=torch.float64), rtol=0.02)
+    attack = HopSkipJump(L2(1.0), queries=400, probes=20, starts=(0.5 + 0.4 * ray)[None])
+    out = attack(model, x, torch.zeros(1, dtype=torch.int64))
+    assert bool(out.success) and float(out.delta.norm()) == pytest.approx(0.1, rel=0.02)
+    # the clean input, the start, 8 halvings of the way to it; then probes and 25 steps, each half of the last
+    assert [len(z) for z in calls[:64]] == [1] * 10 + [20] + [1] * 25 + [28] + [1] * 25 + [32, 2]
+    steps = [float((z - out.x).norm()) for z in calls[11:20]]
+    assert steps[0] == pytest.approx(float(out.delta.norm()))
+    assert [b / a for a, b in itertools.pairwise(steps)] == pytest.approx([0.5] * 8)
+
+
+def test_boundary_proposes_on_the_sphere_and_then_nearer():
+    model, x, y, *_ = affine(5)
+    attack = Boundary(L2(9.0), box=None)
+    batch = attack.batch(x, y)
+    problem = attack.problem(model)
+    closest = Closest(
+        problem.adversary_payoff(batch),
+        problem.start(batch),
+        problem.feasible(batch),
+        None,
+        stop=False,
+        labels_only=True,
+    )
+    delta, e = torch.randn_like(x), torch.randn_like(x)
+    size, a, b = delta.norm(dim=1), torch.rand(5).double(), torch.rand(5).double()
+    s, move = attack._proposal(closest, delta, size, a, b, e)
+    assert torch.allclose(s.norm(dim=1), size)
+    cosine = (s * delta).sum(1) / size**2
+    assert torch.allclose(cosine, 1 / (1 + a**2).sqrt())  # an angle of arctan(a)
+    assert torch.allclose(move, s * (1 - b)[:, None])
 
 
 def test_normals_are_normal():

@@ -1,6 +1,7 @@
 """Minimum-norm attacks with gradients: closed forms of affine models, targets, and each algorithm's own promises."""
 
 import dataclasses
+import itertools
 import math
 
 import pytest
@@ -55,7 +56,7 @@ EXACT = {  # attack, and how far above the closed form its worst example may end
     "fmn linf": (FMN(WIDE[Linf], steps=100), 2e-3),
     "fmn l2": (FMN(WIDE[L2], steps=100), 2e-3),
     "fmn l1": (FMN(WIDE[L1], steps=100), 2e-3),
-    "carlini wagner": (CarliniWagner(WIDE[L2], steps=250, searches=7, first_constant=0.05), 0.02),
+    "carlini wagner": (CarliniWagner(WIDE[L2], steps=250, searches=6, first_constant=0.05), 0.02),
     "ead l1": (EAD(WIDE[L1], steps=250, searches=7, first_constant=0.05, sparsity=0.05, rule="l1"), 0.05),
 }
 
@@ -109,11 +110,33 @@ def test_ead_ranks_by_its_rule():
     assert not torch.equal(en, l1)
 
 
+def test_ead_makes_its_first_steps():
+    """By hand for an affine lead <w, d> - gap: gradient 2 u - c w, threshold, clip, momentum k / (k + 3)."""
+    model, x, y = affine(1, outputs=1)
+    w, at = -float(y) * model.weight[0].detach(), []
+
+    def watched(z):
+        at.append((z.detach() - x)[0])
+        return model(z)
+
+    options = {"searches": 1, "first_constant": 0.5, "sparsity": 1e-3, "abort": False, "refine": 0, "step": 0.02}
+    EAD(L1(9.0), steps=8, loss="logistic", **options)(watched, x, y)
+    u = before = torch.zeros(D, dtype=torch.float64)
+    for k in range(6):
+        assert torch.allclose(at[k], u)
+        z = u - 0.02 * math.sqrt(1 - k / 8) * (
+            2 * u - 0.5 * w * (w @ u < w @ w * distances(model, x, y, L2)[0] / w.norm())
+        )
+        delta = torch.where(z > 1e-3, z - 1e-3, torch.where(z < -1e-3, z + 1e-3, 0.0)).clamp(-x[0], 1 - x[0])
+        u, before = (delta + k / (k + 3) * (delta - before)).clamp(-x[0], 1 - x[0]), delta
+    assert float(u.abs().max()) > 0.01
+
+
 TARGETED = {
     "ddn": DDN(WIDE[L2], steps=200),
     "fmn": FMN(WIDE[L2], steps=200),
-    "carlini wagner": CarliniWagner(WIDE[L2], steps=150, searches=6, first_constant=0.1),
-    "ead": EAD(WIDE[L1], steps=150, searches=6, first_constant=0.1),
+    "carlini wagner": CarliniWagner(WIDE[L2], steps=100, searches=4, first_constant=0.5),
+    "ead": EAD(WIDE[L1], steps=100, searches=4, first_constant=0.5),
 }
 
 
@@ -164,7 +187,7 @@ def test_carlini_wagner_runs_each_example_on_its_own():
         return torch.where(z[:, :1] > 0.55, torch.tensor([9.0, 0.0, 0.0, 0.0]).to(z), model(z))
 
     x[:3, 0], x[3:, 0], y[:3] = 0.9, 0.45, 0
-    attack = CarliniWagner(L2(3.0), steps=100, searches=5, first_constant=0.1)
+    attack = CarliniWagner(L2(3.0), steps=40, searches=4, first_constant=0.5)
     whole = attack(half_dead, x, y)
     passes = 0
     for i in range(6):
@@ -232,6 +255,25 @@ def test_fmn_goes_to_the_linear_boundary_first(norm):
     assert at[:2] == pytest.approx([0.0, edge], rel=1e-6)
     if norm is L2:
         assert at[2] == pytest.approx(0.9 * edge, rel=1e-6)
+
+
+def test_fmn_never_goes_beyond_its_record_after_a_success():
+    """The box takes part of a step, the point is nearer than its radius: the next radius starts from the point."""
+    w, at = torch.tensor([[1.0, 0.9]], dtype=torch.float64), []
+    x = torch.tensor([[0.3, 0.97]], dtype=torch.float64)
+
+    def model(z):
+        at.append((z.detach() - x).norm())
+        return (z * w).sum(1) - 1.3
+
+    FMN(L2(1.0), steps=12, shrink=1e-4, last_shrink=1e-4, refine=0, loss="hinge")(model, x, torch.tensor([-1]))
+    edge = math.hypot(1.3 - 0.3 - 0.9, 0.03)
+    record, hits = math.inf, 0
+    for norm, after in itertools.pairwise(map(float, at)):
+        if norm >= edge * (1 - 1e-12):
+            record, hits = min(record, norm), hits + 1
+            assert after <= record * (1 + 1e-12)
+    assert hits >= 1
 
 
 def test_fmn_steps_along_signs_in_linf():

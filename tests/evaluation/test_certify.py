@@ -1,5 +1,6 @@
 """Certificates against answers known exactly: linear models, grids, and mixed-integer programs."""
 
+import itertools
 import math
 
 import numpy as np
@@ -69,8 +70,13 @@ def exact_linf(layers, x, y, radius, box):
         if j != y:
             cost = np.zeros(total)
             cost[before] = weight[y] - weight[j]
-            found = milp(cost, integrality=integer, bounds=Limits(lower, upper),
-                         constraints=LinearConstraint(np.array(rows), least, most), options={"mip_rel_gap": 0})  # fmt: skip
+            found = milp(
+                cost,
+                integrality=integer,
+                bounds=Limits(lower, upper),
+                constraints=LinearConstraint(np.array(rows), least, most),
+                options={"mip_rel_gap": 0},
+            )
             assert found.success
             worst = min(worst, found.fun + bias[y] - bias[j])
     return worst
@@ -231,7 +237,7 @@ def test_larger_radii_are_never_easier_and_zero_is_the_clean_margin():
     for method in ("lipschitz", *LINEAR):
         found = [certify(model, (x, y), L2(r), method=method).margin for r in (0.0, 0.01, 0.1, 1.0)]
         torch.testing.assert_close(found[0], clean, rtol=0, atol=1e-8)
-        assert all(bool((b <= a).all()) for a, b in zip(found, found[1:], strict=False))
+        assert all(bool((b <= a).all()) for a, b in itertools.pairwise(found))
 
 
 def test_float32_slack_is_subtracted_and_small():

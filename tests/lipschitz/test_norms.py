@@ -136,3 +136,11 @@ def test_overlapping_pools_and_scales():
     assert operation_norm(pool, like) >= true_norm(pool, (1, 7, 7))
     scale = Scale(torch.tensor([[[-3.0]]], dtype=torch.float64), torch.ones(1, 1, 1, dtype=torch.float64))
     assert operation_norm(scale, like) == pytest.approx(3.0)
+
+
+def test_groups_are_bounded_one_by_one():
+    torch.manual_seed(0)
+    weight = torch.randn(4, 2, 3, 3, dtype=torch.float64)
+    whole = Conv(weight, torch.zeros(4).double(), (4, 8, 8), (1, 1), (1, 1), (1, 1), 2)
+    parts = [Conv(w, torch.zeros(2).double(), (2, 8, 8), (1, 1), (1, 1)) for w in weight.chunk(2)]
+    assert circular_bound(whole) == pytest.approx(max(circular_bound(part) for part in parts), rel=1e-12)

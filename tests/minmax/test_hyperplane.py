@@ -155,3 +155,15 @@ def test_rows_do_not_matter_to_one_another(order):
 def test_other_norms_are_refused():
     with pytest.raises(InputError, match="order: expected 1, 2 or inf"):
         hyperplane_step(torch.ones(1), torch.ones(1, 2), torch.ones(1, 2), torch.ones(1, 2), 3)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_blocks_of_rows_may_share_their_weights(order):
+    t, w, b, low, high = problem(20, 12, seed=8)
+    rise = b - (w * t).sum(1)
+    one = (rise, w, t - low, high - t)
+    two = (-0.3 * rise, w, high - t, t - low)
+    both = hyperplane_step(
+        *(torch.cat([p, q]) if i != 1 else p for i, (p, q) in enumerate(zip(one, two, strict=True))), order
+    )
+    assert torch.equal(both, torch.cat([hyperplane_step(*one, order), hyperplane_step(*two, order)]))

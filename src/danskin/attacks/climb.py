@@ -12,9 +12,9 @@ from danskin.attacks.attack import Attack
 from danskin.attacks.square import Square
 from danskin.errors import InputError
 from danskin.losses import LossName
-from danskin.minmax import L1, Maximizer, Maximum, Set, Status, Streams
+from danskin.minmax import L1, Cost, Maximizer, Maximum, Set, Status, Streams
 from danskin.minmax.adaptive import AdaptiveAscent
-from danskin.minmax.maximize import Payoff, improves, mask
+from danskin.minmax.maximize import Payoff, improves, look, mask
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,45 @@ def _better(
 
 
 @dataclass(frozen=True)
+class Abreast:
+    """Several independent runs of a maximiser, side by side as rows of one batch; the best one is kept for each row.
+
+    Args:
+        maximizer: one run; must keep values.
+        n: runs.
+    """
+
+    maximizer: Maximizer
+    n: int
+
+    def __call__(self, f: Payoff, y0: Tensor, Y: Set, generator: Streams | None = None) -> Maximum:
+        """Maximise f over Y, n times."""
+        if generator is None or not hasattr(f, "rows"):
+            raise InputError("Abreast: expected streams, and a payoff with rows(index); use an attack's")
+        rows = torch.arange(len(y0), device=y0.device).repeat_interleave(self.n)
+        copies = torch.arange(self.n, device=y0.device).repeat(len(y0))
+        found = self.maximizer(f.rows(rows), y0[rows], Y.rows(rows), generator.rows(rows).child(copies))
+        if found.value is None or found.settled is None:
+            raise InputError("Abreast: expected a maximiser that keeps values, got one that does not; use keep='best'")
+        hit = found.settled.view(-1, self.n)
+        rank = torch.where(hit | ~hit.any(1, keepdim=True), found.value.view(-1, self.n), -torch.inf)
+        best = rank.argmax(1) + self.n * torch.arange(len(y0), device=y0.device)
+        return replace(found, y=found.y[best], value=found.value[best], settled=found.settled[best])
+
+
+@dataclass(frozen=True)
 class Wary:
-    """A usual run, a probe of another kind, and much more of it for the rows where the probe found more.
+    """A usual run, a probe of another kind, and much more of it for the rows that this may still settle.
+
+    With v0, v1 and v2 the values at the start, after the usual run and after the probe, a row that is settled where its
+    value passes 0 gets more when what it lacks, -v2, is less than slack (v1 - v0) + (v2 - v1): a tenth, say, of
+    what the usual run has gained, and as much again as the probe found beyond it. Where gradients tell the truth the
+    last term is about 0, and only rows close to being settled get more.
 
     Args:
         usual: what should do if gradients tell the truth.
-        probe: what would do nearly as well if they do, and better if they do not.
-        longer: for the rows where the probe's value is above the usual one's by more than `slack` times its size.
+        probe: what does nearly as well if they do, and better if they do not.
+        longer: the further work; None for none.
         slack: >= 0.
     """
 
@@ -74,8 +106,10 @@ class Wary:
         both = _better(first, self.probe, f, y0, Y, generator.child(1), None)
         if self.longer is None or first.value is None or both.value is None:
             return both
-        masked = both.value - first.value > self.slack * first.value.abs()
-        return _better(both, self.longer, f, y0, Y, generator.child(2), masked)
+        start, _, _ = look(f, y0, False)
+        hopeful = -both.value < self.slack * (first.value - start) + (both.value - first.value)
+        more = _better(both, self.longer, f, y0, Y, generator.child(2), hopeful)
+        return replace(more, cost=more.cost + Cost(len(y0), 0, 1))
 
 
 @dataclass(frozen=True)
@@ -84,17 +118,17 @@ class SquareClimb(Attack):
 
     Where gradients mislead (a step's width from the data, say, as in networks trained with large perturbations),
     ascent from the clean image or from random corners stays in the wrong basin; random search comes to another one in
-    a few hundred queries, and gradients lead on from there. Each example is also attacked the usual way. Where the
-    climb ends higher by more than `slack`, its gradients are taken for masked, and that example alone gets `more`
-    queries and a climb from there. For inputs that are not images the runs from the usual start are all there is: see
+    a few hundred queries, and gradients lead on from there. Each example is also attacked the usual way. An example
+    that is close to the boundary after both, or that the climb has brought much closer than the usual way, gets
+    `more` independent searches with their climbs, abreast (`Wary` has the rule). For inputs that are not images the runs from the usual start are all there is: see
     `applies_to`.
 
     Args:
         ball: the perturbation ball.
         queries: of Square before the climb.
         steps: of Auto-PGD, from the usual start and from Square's.
-        more: queries of Square where gradients look masked; 0 for none.
-        slack: by what share of its size the margin must be higher to say so.
+        more: further searches for such examples; 0 for none.
+        slack: how close is close: the share of the usual run's gain that is lacking.
         stop: leave an example as soon as it is adversarial.
         width: examples in the batch at a time.
 
@@ -105,7 +139,7 @@ class SquareClimb(Attack):
 
     queries: int = 300
     steps: int = 50
-    more: int = 3000
+    more: int = 8
     slack: float = 0.1
     stop: bool = False
     width: int | None = None
@@ -124,6 +158,5 @@ class SquareClimb(Attack):
         )
         near = replace(usual, start="given", step=value / 2)
         square = Square(self.ball, self.queries, stop=self.stop, width=self.width)
-        longer = replace(square, queries=self.more)
         climb = Chain((square.maximizer(), near))
-        return Wary(usual, climb, Chain((longer.maximizer(), near)) if self.more else None, self.slack)
+        return Wary(usual, climb, Abreast(climb, self.more) if self.more else None, self.slack)

@@ -181,7 +181,7 @@ class Closest:
         if g.stride() != point.stride():  # an expanded gradient cannot be written to
             g = torch.empty_like(point).copy_(g)
         if self._flat is None:
-            self._flat = ~g.reshape(len(g), -1).any(1)
+            self._flat = ~g.reshape(len(g), -1).any(1) & ~self.done
         return g
 
     def unit(self, g: Tensor, k: int) -> Tensor:

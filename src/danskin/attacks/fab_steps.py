@@ -195,9 +195,9 @@ class BoundarySteps:
         low, high = _box_of(Y).bounds(y)
         wide = torch.float32 if y.device.type == "mps" else torch.float64
         reached = (w * y).reshape(n, -1).sum(1, dtype=wide)
-        rise, w2 = torch.cat([-gap, (reached - gap).to(y.dtype)]), torch.cat([w, w])
+        rise = torch.cat([-gap, (reached - gap).to(y.dtype)])
         down, up = torch.cat([y - low, -low.expand_as(y)]), torch.cat([high - y, high.expand_as(y)])
-        d = hyperplane_step(rise, w2, down, up, _ORDERS[type(ball)])
+        d = hyperplane_step(rise, w, down, up, _ORDERS[type(ball)])
         far = ball.norm(d[:n]).clamp_min(1e-8), ball.norm(d[n:]).clamp_min(1e-8)
         a = rowwise((far[0] / (far[0] + far[1])).clamp_max(self.alpha_max), y)
         ahead = (1 - a) * (y + self.eta * d[:n]) + a * self.eta * d[n:]
@@ -217,9 +217,10 @@ def _box_of(Y: Set) -> Box:
 class PullBack:
     """The point of the way from 0 to an adversarial shift where it becomes adversarial, by the secant rule.
 
-    A share of the way is that share of the shift, in l_inf the shift cut off at that share of its norm. The lead F of the wrong class is looked at there, at a share `beta` of the way, and then where the line through its
-    values at the nearest points on both sides is 0, a hundredth of the way further on; a side that stays for two
-    looks counts half (Illinois rule). The nearest adversarial point is kept.
+    A share of the way is that share of the shift; in l_inf, the shift cut off at that share of its norm. The lead F of
+    the wrong class is looked at there, at a share `beta`, and then where the line through its values at the nearest
+    points on both sides is 0, a hundredth of the way further on; a side that stays for two looks counts half (Illinois
+    rule). The nearest adversarial point is kept.
 
     Args:
         looks: forward passes.

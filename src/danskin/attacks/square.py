@@ -93,12 +93,21 @@ class SquareSearch:
 
 
 def _filled(Y: Any, y: Tensor, norm: int) -> Tensor:
-    """Y within the set with all of the radius spent: in l2 scaled and clipped, in l1 scaled up and projected."""
-    if norm == 2:
-        return Y.lmo(y)
+    """Y within the set with (nearly) all of the radius spent.
+
+    In l2 scaled and clipped, twice, for clipping frees some of the radius (the exact maximum of <y, .> over the set
+    costs more and found no more); in l1 scaled up where it is small, and projected.
+    """
     ball = Y.ball if isinstance(Y, Intersection) else Y
-    up = (torch.as_tensor(ball.value).to(y) / ball.norm(y).clamp_min(1e-30)).clamp_min(1)
-    return Y.project(y * mask(up, y)) * (1 - _L1_SLACK)
+    radius = torch.as_tensor(ball.value).to(y)
+    if norm == 1:
+        up = (radius / ball.norm(y).clamp_min(1e-30)).clamp_min(1)
+        return Y.project(y * mask(up, y)) * (1 - _L1_SLACK)
+    for _ in range(2):
+        y = y * mask(radius / ball.norm(y).clamp_min(1e-30), y)
+        if isinstance(Y, Intersection):
+            y = y.clamp(*Y.box.bounds(y))
+    return y
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ def fast(ball: Ball, *, box: DataBox = (0, 1)) -> dict[str, Attack]:
 
     For a surviving example of ten classes about 1,600 passes (a backward pass counted as two) where AutoAttack takes
     11,600. It may miss what only thousands of queries, or steps to the decision boundary, find; docs/results/fast
-    says how often it did. An example on which the random search beats the usual gradients gets 3,000 queries more.
+    says how often it did. An example on which the random search beats the usual gradients gets eight more searches.
     """
     return {
         "apgd-ce": APGD(ball, steps=50, stop=True, box=box),

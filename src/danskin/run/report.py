@@ -7,6 +7,7 @@ The same folder gives the same bytes. LECTURE row C9.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import re
@@ -356,12 +357,17 @@ def _pictures(run: Run, color: Mapping[str, str]) -> list[Drawn]:
 # --- writing --------------------------------------------------------------------------------------------
 
 
-def _render(run: Run, context: Mapping[str, Any]) -> str:
-    from jinja2 import Environment, StrictUndefined
+@functools.cache
+def _environment() -> Any:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    source = Path(__file__).with_name("report.html.j2").read_text(encoding="utf-8")
-    return environment.from_string(source).render(run=run, **context)
+    loader = FileSystemLoader(Path(__file__).parent)
+    return Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, loader=loader)
+
+
+def _render(template: str, run: Run, context: Mapping[str, Any]) -> str:
+    palette = list(enumerate(figures.MODEL_COLORS))
+    return str(_environment().get_template(template).render(run=run, palette=palette, norms=figures.NORMS, **context))
 
 
 def write_report(run: Path) -> Path:
@@ -391,8 +397,8 @@ def write_report(run: Path) -> Path:
     context = drawn | _numbers(read, color) | {
         "data": read.result.get("data") or {}, "date": date, "took": took, "balls": _balls(read.models),
         "progress": {e["model"]: e for e in read.events if e["event"] == "step"},
-        "overfitted": _overfitted(read), "palette": list(enumerate(figures.MODEL_COLORS)), "norms": figures.NORMS,
+        "overfitted": _overfitted(read),
     }  # fmt: skip
     path = read.folder / "report.html"
-    write_text(path, _render(read, context))
+    write_text(path, _render("report.html.j2", read, context))
     return path

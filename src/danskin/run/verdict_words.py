@@ -1,0 +1,116 @@
+"""What a verdict's report says in words: what was asked, what speaks against the number, what it does not say.
+
+All functions take the content of verdict.json, and fail with KeyError, TypeError or ValueError where it is not such.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from danskin.run.report import _count, _number
+
+#: What a suite is, and what its number must not be taken for.
+SUITES = {
+    "standard": (
+        "AutoAttack standard: APGD on cross-entropy, APGD-T, FAB-T and Square, at the published budgets",
+        "The suite is AutoAttack's standard one, written anew: numbers compare with those of leaderboards where the "
+        "data, the order of channels and the normalization are theirs. Attacks made for this model may find more.",
+    ),
+    "plus": (
+        "AutoAttack plus: six attacks with restarts",
+        "The suite is AutoAttack plus, which looks longer than the standard one: its number may be lower than those "
+        "of leaderboards for the same model. Attacks made for this model may find more.",
+    ),
+    "rand": (
+        "AutoAttack rand, for models that are random: APGD with gradients over 20 draws",
+        "The suite is AutoAttack's for random models: it attacks gradients averaged over draws, and has no attack "
+        "without gradients.",
+    ),
+    "fast": (
+        "danskin's fast suite: APGD on cross-entropy, BETA, and a random search that gradients go on from",
+        "The suite is danskin's own, not AutoAttack: it asks the same question with less work, and may miss what only "
+        "thousands of queries find. Beside numbers of AutoAttack say so, or judge again with --suite standard.",
+    ),
+}
+#: The same for a list of attacks of the user's own.
+OWN = (
+    "attacks of the user's own choice",
+    "The attacks were chosen by whoever asked: the number compares with others only if they come from the same list "
+    "of attacks with the same settings.",
+)
+
+
+def asked(found: Mapping[str, Any]) -> dict[str, Any]:
+    """The question: model, data, ball, suite, seed, as texts."""
+    radius, box = found["radius"], found["box"]
+    if isinstance(radius, list):
+        spread = [float(r) for r in radius] or [math.nan]
+        low, high = f"{min(spread):.4g}", f"{max(spread):.4g}"
+        text, exact = low if low == high else f"{low} to {high}, one radius per example", ""
+    else:
+        number, text = _number(radius), str(radius)
+        exact = f"{number:.4g}" if number is not None and "/" in text else ""
+    suite, n = str(found["suite"]), int(found["n"])
+    return {
+        "model": str(found["model"]["name"]), "data": str(found["data"]["name"]),
+        "examples": f"{_count(n)} {'example' if n == 1 else 'examples'}",
+        "classes": len(found["data"].get("classes") or []),
+        "norm": str(found["norm"]), "radius": text, "exact": exact, "box": [f"{float(b):g}" for b in box or []],
+        "suite": suite, "suite_text": SUITES.get(suite, OWN)[0], "seed": found["seed"],
+        "version": str(found.get("danskin", "")),
+    }  # fmt: skip
+
+
+def flags(found: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """Warnings and notes, each with a title, a text and what was counted."""
+    out: dict[str, list[dict[str, Any]]] = {"warnings": [], "notes": []}
+    for flag in found["flags"]:
+        title, text = str(flag["name"]).replace("_", " ").strip(), str(flag["text"])
+        row = {"title": title[:1].upper() + title[1:], "text": text, "numbers": flag.get("numbers") or {}}
+        out["notes" if flag["level"] == "note" else "warnings"].append(row)
+    return out
+
+
+def expected(found: Mapping[str, Any]) -> str:
+    """The mean over draws of being right, of a random model; empty where it is robust accuracy itself."""
+    value = found.get("expected")
+    random = isinstance(value, float) and abs(value - float(found["robust"]["value"])) > 1e-9
+    return f"{100 * value:.2f} %" if random else ""  # type: ignore[operator]
+
+
+def limits(found: Mapping[str, Any]) -> list[str]:
+    """What the number does not say."""
+    low, high = found["robust"]["interval"]
+    n, random = int(found["n"]), expected(found)
+    out = [
+        "Attacks find errors, but cannot show that there are no others: robust accuracy is an upper bound, and a "
+        "stronger attack may lower it.",
+        "The certified share is a lower bound: what is proven, no attack in this ball can break. An example that is "
+        "not proven may still be safe: the proof may just be too coarse."
+        if found["certified"]
+        else "There are no certificates here, so nothing is proven from below; --certify auto asks for them.",
+        SUITES.get(str(found["suite"]), OWN)[1],
+    ]
+    for stage in found["stages"]:
+        if stage["left_out"]:
+            out.append(f"The attack {stage['name']} was not run ({stage['left_out']}): the suite is not complete.")
+    out.append(
+        f"The intervals say what chance does in picking {'one example' if n == 1 else f'{_count(n)} examples'}, not "
+        f"how good the attacks are. That of robust accuracy is ± {50 * (high - low):.1f} points wide; it takes about "
+        "four times as many examples to halve it."
+    )
+    out.append("Other norms, larger radii, and changes such as rotations, blur or new classes were not asked about.")
+    if random or found["suite"] == "rand" or any(flag["name"] == "random" for flag in found["flags"]):
+        mean = f"; in the mean over draws {random} are right (expected robust accuracy)" if random else ""
+        out.append(
+            "The model is random: an example counts as robust if it is right in most draws at the worst point "
+            f"found{mean}. With other draws this may come out a little different."
+        )
+    if (found.get("settings") or {}).get("precision") == "bfloat16":
+        out.append(
+            "Gradients were taken in bfloat16, which can only make attacks weaker; each success was confirmed in full "
+            "precision."
+        )
+    return out
