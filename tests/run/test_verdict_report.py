@@ -112,7 +112,7 @@ def check(folder: Path) -> str:
 def parsed(html: str) -> Checker:
     """Checked; pixels may hold "//" by chance. Blocks are kept apart by a space."""
     html = re.sub(r"(data:image/png;base64,)[\w+/=]+", r"\1", html)
-    return Checker(re.sub(r"(</(?:div|td|th|li|p|small)>)", r"\1 ", html))
+    return Checker(re.sub(r"(</(?:div|td|th|li|p|small|dt|dd|summary)>)", r"\1 ", html))
 
 
 @pytest.fixture(scope="module")
@@ -261,7 +261,7 @@ def test_one_example(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"wrong": 2, "broken": (0, 0), "proven": None}, "Left out: no attack broke anything"),
+        ({"wrong": 2, "broken": (0, 0), "proven": None}, "Nothing to show: no attack broke anything"),
         ({"wrong": 0, "broken": (200, 0), "proven": 0}, "All classes have the same robust accuracy, 0.00 %"),
         ({"wrong": 200, "broken": (0, 0), "proven": None}, "nothing was right without attack, so nothing was attacked"),
     ],
@@ -294,8 +294,11 @@ def test_settings_change_what_is_said(folder: Path) -> None:
     text = check(folder)
     assert "Gradients were taken in bfloat16" in text and "attacks of the user's own choice" in text
     assert "On Abacus 9 (1 thread)" in text and "In Python" not in text and "No sign of a fault" in text
-    edit(folder, settings={})
-    assert "On Tensor Maker 9, " in check(folder)
+    asked = {"grid": 255, "certificate": "auto"}
+    edit(folder, settings={"batch_size": 1, "compile": False}, asked=asked, suite="fast")
+    text = check(folder)
+    assert "On Tensor Maker 9, " in text and "[0, 1], at images of 8 bits only?" in text and "seed=3, grid=255)" in text
+    assert "batch size 1 compile no certificate auto grid 255" in text
 
 
 def test_a_radius_for_each_example(tmp_path: Path) -> None:
@@ -309,6 +312,7 @@ def test_accuracy_against_radius_where_it_is_known(folder: Path) -> None:
     edit(folder, curve=[{"radius": r, "accuracy": Share(h, 50).to_json()} for r, h in ((0.1, 5), (0, 49), (0.05, 30))])
     text = check(folder)
     assert "98.00 % at 0, 60.00 % at 0.05, 10.00 % at 0.1." in text and "asked: ε = 8/255" in text
+    assert "on 50 of the 200 examples" in text and (folder / "figures" / "curve.svg").exists()
     edit(folder, curve=[{"radius": 1}])
     assert "verdict.json does not hold the curve in a form that can be read (KeyError)" in check(folder)
 
@@ -425,11 +429,11 @@ def test_judge_leaves_a_folder_that_reads_well(tmp_path: Path) -> None:
         model[1].weight.copy_(2 * means)
         model[1].bias.copy_(-(means**2).sum(1))
     question = Question(
-        Opened(model, "nearest-mean", model_hash(model), True), data, Linf("0.05"), "fast", n=24, certificate="auto"
+        Opened(model, "nearest-mean", model_hash(model), True), data, Linf("0.2"), "fast", n=16, certificate="auto"
     )
     found = judge(question, tmp_path / "verdict", Runtime.start("cpu"))
     assert found is not None
     text = check(tmp_path / "verdict")
     assert "Left out" not in text and "nearest-mean: how robust is it?" in text
-    assert f"robust accuracy: quote this {100 * found.robust.value:.2f} % {found.robust.hits} of 24" in text
+    assert f"robust accuracy: quote this {100 * found.robust.value:.2f} % {found.robust.hits} of 16" in text
     assert f"certified, at least {100 * found.certified.value:.2f} %" in text

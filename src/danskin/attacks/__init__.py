@@ -4,9 +4,16 @@ from danskin.attacks.apgd import APGD, MultiTargeted
 from danskin.attacks.attack import Attack, Attacked
 from danskin.attacks.autoattack import AutoAttack
 from danskin.attacks.beta import BETA, ClassPerturbations
+from danskin.attacks.boundary import Boundary
+from danskin.attacks.carlini_wagner import CarliniWagner
 from danskin.attacks.climb import SquareClimb
+from danskin.attacks.ddn import DDN
+from danskin.attacks.deepfool import DeepFool
+from danskin.attacks.ead import EAD
 from danskin.attacks.fab import FAB, FABT
+from danskin.attacks.fmn import FMN
 from danskin.attacks.gradient import FGSM, PGA, PGD, MajorizeMinimize
+from danskin.attacks.hop_skip_jump import HopSkipJump
 from danskin.attacks.linear import LinearWorstCase, robust_logistic_risk, robust_margin
 from danskin.attacks.square import Square
 
@@ -24,6 +31,13 @@ ATTACKS: dict[str, type[Attack]] = {
     "square": Square,
     "square_climb": SquareClimb,
     "autoattack": AutoAttack,
+    "carlini_wagner": CarliniWagner,
+    "deepfool": DeepFool,
+    "ddn": DDN,
+    "fmn": FMN,
+    "ead": EAD,
+    "boundary": Boundary,
+    "hop_skip_jump": HopSkipJump,
     "linear_worst_case": LinearWorstCase,
 }
 
@@ -31,15 +45,22 @@ __all__ = [
     "APGD",
     "ATTACKS",
     "BETA",
+    "DDN",
+    "EAD",
     "FAB",
     "FABT",
     "FGSM",
+    "FMN",
     "PGA",
     "PGD",
     "Attack",
     "Attacked",
     "AutoAttack",
+    "Boundary",
+    "CarliniWagner",
     "ClassPerturbations",
+    "DeepFool",
+    "HopSkipJump",
     "LinearWorstCase",
     "MajorizeMinimize",
     "MultiTargeted",

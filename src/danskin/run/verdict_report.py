@@ -202,7 +202,7 @@ def _curve(run: Run) -> dict[str, Any] | None:
     points = sorted(
         ({"radius": float(p["radius"]), "accuracy": p["accuracy"]} for p in curve), key=lambda p: p["radius"]
     )
-    cells = [{"radius": f"{p['radius']:.4g}", "accuracy": _share(p["accuracy"])} for p in points]
+    cells: list[dict[str, Any]] = [{"radius": f"{p['radius']:.4g}", "accuracy": _share(p["accuracy"])} for p in points]
     label, norm, asked = str(run.result["model"]["name"]), str(run.result["norm"]), run.result["radius"]
     radius = None if isinstance(asked, list) else _number(asked)
     mark = None if radius is None else (radius, f"asked: ε = {asked}")
@@ -210,8 +210,11 @@ def _curve(run: Run) -> dict[str, Any] | None:
     if svg is None:
         return None
     words = ", ".join(f"{c['accuracy']['value']} at {c['radius']}" for c in cells)
+    n, whole = cells[0]["accuracy"]["n"], int(run.result["n"])
+    of = _count(n) if n == whole else f"{_count(n)} of the {_count(whole)}"
     caption = (
-        f"Share right under attack at each radius; band: 95 % interval ({_count(cells[0]['accuracy']['n'])} examples)."
+        f"Share right under attack at each radius, on {of} examples; band: 95 % interval. It shows how accuracy falls; "
+        "the number to quote is the one above."
     )
     return {"rows": cells, "drawn": [Drawn("curve", svg, "Robust accuracy against radius", f"{words}.", caption)]}
 
@@ -255,9 +258,10 @@ def _no_examples(run: Run) -> str:
     """Why there is none to show."""
     broken = sum(int(stage["broken"]) for stage in run.result["stages"])
     if broken:
-        return run.gaps.get("examples.npz", "examples.npz has no example in it")
+        return f"Left out: {run.gaps.get('examples.npz', 'examples.npz has no example in it')}"
     right = int(run.result["clean"]["hits"])
-    return "no attack broke anything" if right else "nothing was right without attack, so nothing was attacked"
+    why = "no attack broke anything" if right else "nothing was right without attack, so nothing was attacked"
+    return f"Nothing to show: {why}"
 
 
 # --- cost and setup -------------------------------------------------------------------------------------
@@ -282,17 +286,20 @@ def _cost(run: Run) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _word(value: Any) -> Any:
+    return ("no", "yes")[value] if isinstance(value, bool) else value
+
+
 def _setup(run: Run) -> dict[str, Any]:
     """What was judged, on what, how."""
     found = run.result
-    model, data = found["model"], found["data"]
+    model, data, asked = found["model"], found["data"], found.get("asked") or {}
+    settings = (found.get("settings") or {}) | {k: asked[k] for k in ("certificate", "grid") if asked.get(k)}
     return {
         "model": str(model["name"]), "model_hash": str(model.get("hash") or ""), "note": str(model.get("note") or ""),
         "data": str(data["name"]), "data_hash": str(data.get("hash") or ""),
-        "settings": {
-            str(k).replace("_", " "): {True: "yes", False: "no"}[v] if isinstance(v, bool) else v
-            for k, v in (found.get("settings") or {}).items()
-        },
+        "settings": {str(k).replace("_", " "): _word(v) for k, v in settings.items()},
+        "grid": asked.get("grid"),
         "attacks": [(str(s["name"]), str(s["attack"])) for s in found["stages"]],
         "ball": {"linf": "Linf", "l2": "L2", "l1": "L1"}.get(str(found["norm"]), ""),
         "radius": found["radius"] if isinstance(found["radius"], str) else "",
@@ -329,7 +336,8 @@ def _views(run: Run) -> dict[str, Any]:
         else:
             run.gaps["examples"] = _no_examples(run)
     except _UNREADABLE:
-        run.gaps.setdefault("examples", run.gaps.get("examples.npz", "examples.npz does not fit verdict.json"))
+        why = run.gaps.get("examples.npz", "examples.npz does not fit verdict.json")
+        run.gaps["examples"] = f"Left out: {why}"
     return views
 
 

@@ -58,8 +58,8 @@ def asked(found: Mapping[str, Any]) -> dict[str, Any]:
         "examples": f"{_count(n)} {'example' if n == 1 else 'examples'}",
         "classes": len(found["data"].get("classes") or []),
         "norm": str(found["norm"]), "radius": text, "exact": exact, "box": [f"{float(b):g}" for b in box or []],
-        "suite": suite, "suite_text": SUITES.get(suite, OWN)[0], "seed": found["seed"],
-        "version": str(found.get("danskin", "")),
+        "grid": (found.get("asked") or {}).get("grid"), "seed": found["seed"],
+        "suite": suite, "suite_text": SUITES.get(suite, OWN)[0], "version": str(found.get("danskin", "")),
     }  # fmt: skip
 
 
@@ -98,8 +98,8 @@ def limits(found: Mapping[str, Any]) -> list[str]:
             out.append(f"The attack {stage['name']} was not run ({stage['left_out']}): the suite is not complete.")
     out.append(
         f"The intervals say what chance does in picking {'one example' if n == 1 else f'{_count(n)} examples'}, not "
-        f"how good the attacks are. That of robust accuracy is ± {50 * (high - low):.1f} points wide; it takes about "
-        "four times as many examples to halve it."
+        f"how good the attacks are. That of robust accuracy is ± {50 * (high - low):.1f} points; it takes about four "
+        "times as many examples to halve it."
     )
     out.append("Other norms, larger radii, and changes such as rotations, blur or new classes were not asked about.")
     if random or found["suite"] == "rand" or any(flag["name"] == "random" for flag in found["flags"]):

@@ -58,12 +58,12 @@ class Bounds:
         bounds = Bounds(network, region)
         asked = asked_nodes(network) if tighten else set()
         for at, node in enumerate(network.nodes):
-            found = interval(node, [bounds.intervals[i] for i in node.inputs], region)
-            bounds.intervals.append(bounds._tightened(at, found) if at in asked else found)
             if isinstance(node.operation, ACTIVATIONS):
                 for style in STYLES:
                     made = relax(node.operation, *bounds.intervals[node.inputs[0]], style)
                     bounds.relaxations[style][at] = made
+            found = interval(node, [bounds.intervals[i] for i in node.inputs], region)
+            bounds.intervals.append(bounds._tightened(at, found) if at in asked else found)
         return bounds
 
     def rows(self, index: Tensor) -> Bounds:

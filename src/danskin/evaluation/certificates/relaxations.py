@@ -128,12 +128,14 @@ def _relu(leak: float, low: Tensor, high: Tensor, style: Style) -> Lines:
     """
     undecided = (low < 0) & (high > 0)
     width = torch.where(undecided, high - low, 1.0)
-    side = torch.where(low >= 0, 1.0, leak).to(low)
+    leaks = torch.full_like(low, leak)  # in float64, as a number by itself would not be
+    side = leaks.masked_fill(low >= 0, 1.0)
     chord = torch.where(undecided, (high - leak * low) / width, side)
     above = torch.where(undecided, -low * (1 - leak) * (high / width), 0.0)
     if style == "parallel":
         return Lines(chord, chord, None, above)
-    return Lines(torch.where(undecided, torch.where(high >= -low, 1.0, leak).to(low), side), chord, None, above)
+    steeper = leaks.masked_fill(high >= -low, 1.0)
+    return Lines(torch.where(undecided, steeper, side), chord, None, above)
 
 
 def _s_shaped(activation: Sigmoid | Tanh, low: Tensor, high: Tensor) -> Lines:
