@@ -282,7 +282,11 @@ class Ascent:
         factor = _SCHEDULES[self.schedule](k, self.steps)
         if own and is_cube(Y) and self.direction == "steepest" and g.stride() == y.stride():
             # in the memory of the gradient: fresh tensors cost a small model more than the arithmetic on them
-            return g.sign_().mul_(rowwise(length * factor, y)).add_(y).clamp_(*Y.bounds(y))  # type: ignore[attr-defined]
+            if length.ndim == 0 and length.device.type == "cpu":
+                ahead = torch.add(y, g.sign_(), alpha=float(length) * factor, out=g)
+            else:
+                ahead = g.sign_().mul_(rowwise(length * factor, y)).add_(y)
+            return ahead.clamp_(*Y.bounds(y))  # type: ignore[attr-defined]
         if self.direction == "steepest":
             d = Y.steepest(g)
         elif self.direction == "gradient":
