@@ -286,15 +286,17 @@ def test_fresh_starts_find_what_the_clean_input_hides():
     assert FAB(L2(0.6), steps=20, patience=None, restarts=2)(Flat(), x, y).success.all()
 
 
-def test_a_model_that_breaks_down_is_an_error():
+@pytest.mark.parametrize("label", [0, 1])  # argmax takes NaN for the largest: a success or not
+def test_a_model_that_breaks_down_is_an_error(label):
     class Breaks(nn.Module):
         def forward(self, x):
             s = x.flatten(1).sum(1)
-            return torch.stack([s * 0 + 2, torch.where(s > 8.05, math.nan, s - 8)], 1)
+            z = torch.stack([s * 0 + 2, s - 8], 1)
+            return torch.where((s > 8.05)[:, None] & (torch.arange(2) == 1), math.nan, z if label == 0 else -z)
 
     x = torch.full((3, 1, 4, 4), 0.5)
     with pytest.raises(ModelError, match="NaN"):
-        FAB(Linf(0.3), steps=5)(Breaks(), x, torch.zeros(3, dtype=torch.int64))
+        FAB(Linf(0.3), steps=5)(Breaks(), x, torch.full((3,), label))
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import shutil
 import subprocess
 import sys
+import zlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -44,7 +46,7 @@ def verdict(
         broken_by[edges[k] : edges[k + 1]] = k
     stages, left = [], n - wrong
     for k, count in enumerate(broken, 1):
-        stages.append(Stage(f"attack-{k}", f"PGD(steps={k})", left, count, Cost(1000 * k, 600 * k, 10 * k, k / 4)))
+        stages.append(Stage(f"attack-{k}", f"PGD(steps={k})", left, count, Cost(1000 * k, 600 * k * k, 10 * k, k / 4)))
         left -= count
     held = None if proven is None else torch.arange(n) >= n - proven
     random = torch.Generator().manual_seed(0)
@@ -148,9 +150,9 @@ def test_a_whole_verdict(judged: Path) -> None:
         "200 examples from the test set of digits (10 classes) with danskin's fast suite",
         "⚠ Black box beats white box square breaks 9 of 50 examples more.", "Few classes: with 2 classes",
         "no attack 200 4 98.00 % 196 of 200 · 95.0–99.2 % – – – – –",
-        "attack-1 196 96 50.00 % 100 of 200 · 43.1–56.9 % 1 000 600 10 0.2 s 33.3 %",
-        "attack-2 100 8 46.00 % 92 of 200 · 39.2–52.9 % 2 000 1 200 20 0.5 s 66.7 %",
-        "in all 3 000 1 800 30 0.8 s per example 15.0 9.0 – 3.75 ms",
+        "attack-1 196 96 50.00 % 100 of 200 · 43.1–56.9 % 1 000 600 10 0.2 s 24.4 %",
+        "attack-2 100 8 46.00 % 92 of 200 · 39.2–52.9 % 2 000 2 400 20 0.5 s 75.6 %",
+        "in all 3 000 3 000 30 0.8 s per example 15.0 15.0 – 3.75 ms",
         "On Abacus 9 (4 threads), 4 000 forwards a second",
         "not AutoAttack", "± 6.8 points", "upper bound", "lower bound",
         "my-model ab12ab12ab12…", "digits, 200 examples cd34cd34cd34…", "compile yes", "normalizes by itself",
@@ -187,6 +189,13 @@ def test_the_worst_class_is_named_and_marked(judged: Path) -> None:
     assert "With as few as" in text  # a class of 14 examples says little
 
 
+def pixels(picture: str) -> np.ndarray:
+    """A gray PNG of 8 x 8 pixels without filters."""
+    data = base64.b64decode(picture)
+    start = data.index(b"IDAT") + 4
+    return np.frombuffer(zlib.decompressobj().decompress(data[start:]), np.uint8).reshape(8, 9)[:, 1:].astype(float)
+
+
 def test_pictures_before_and_after(folder: Path) -> None:
     text = check(folder)
     found = verdict()
@@ -196,6 +205,12 @@ def test_pictures_before_and_after(folder: Path) -> None:
     html = (folder / "report.html").read_text(encoding="utf-8")
     assert html.count('<img src="data:image/png;base64,') == 3 * 8 and '<ul class="examples small-images">' in html
     arrays = dict(np.load(folder / "examples.npz"))
+    before, change, after = (pixels(p) for p in re.findall(r'<img src="data:image/png;base64,([^"]*)', html)[:3])
+    x, adversarial = arrays["x"][0, 0], arrays["adversarial"][0, 0]
+    np.testing.assert_allclose(before / 255, x, atol=0.51 / 255)
+    np.testing.assert_allclose(after / 255, adversarial, atol=0.51 / 255)
+    np.testing.assert_allclose(change / 255, 0.5 + (adversarial - x) / 0.06, atol=0.51 / 255)
+    assert change[0, 5] == 255  # the largest change, upwards
     arrays["adversarial"][0] = arrays["x"][0]
     np.savez(folder / "examples.npz", **arrays)
     assert "no change" in check(folder)
@@ -366,13 +381,13 @@ def test_while_the_report_is_written_the_state_is_still_running(folder: Path) ->
 def test_hostile_text_is_shown_as_text(tmp_path: Path) -> None:
     names = ["<b>", "&amp;", '"><script>alert(1)</script>', "$x^2$", "]]>", "{{ 7 * 7 }}", "'", "url(x)", "é", "_a"]
     flag = Flag("<i>x", "warning", "<u>y</u>", {"<s>": ["<q>"]})
-    folder = fabricate(
-        tmp_path / "hostile", verdict(flags=(flag,)), names=names, model='"><img src=x onerror=alert(1)>'
-    )
+    found = verdict(flags=(flag,))
+    found = replace(found, stages=tuple(replace(s, name=f"<em>{s.name}", attack="<kbd>") for s in found.stages))
+    folder = fabricate(tmp_path / "hostile", found, names=names, model='"><img src=x onerror=alert(1)>')
     (folder / "command.txt").write_text("danskin <script>", encoding="utf-8")
     write_verdict_report(folder)
     checker = parsed((folder / "report.html").read_text(encoding="utf-8"))
-    assert not checker.seen & {"script", "s", "q"}
+    assert not checker.seen & {"script", "s", "q", "em", "kbd"}
     for words in ("<script>alert(1)</script>", "{{ 7 * 7 }}", "<u>y</u>", "danskin <script>", '"><img src=x onerror'):
         assert words in checker.text
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from danskin.errors import DanskinError, ModelError
 from danskin.lipschitz.network import Network, Node, run
@@ -61,6 +60,8 @@ def read(model: Callable[[Tensor], Tensor], x: Tensor) -> Network:
     Raises:
         ModelError: an operation has no rule (it is named), or the model cannot be traced.
     """
+    from torch.fx.experimental.proxy_tensor import make_fx  # costs more to import than all of danskin
+
     example = torch.zeros((_TRACED, *x.shape[1:]), dtype=x.dtype, device=x.device)
     with torch.inference_mode(False), torch.no_grad(), _evaluating(model):
         try:
@@ -140,6 +141,9 @@ class _Reader:
             ) from None
 
     def add(self, name: str, operation: Operation, inputs: tuple[_Ref, ...]) -> _Ref:
+        if isinstance(operation, Scale):  # plain numbers in the model became tensors on the CPU
+            device = self.example.device
+            operation = Scale(operation.scale.to(device), operation.shift.to(device))
         zeros = [self.example.new_zeros((_TRACED, *ref.shape)) for ref in inputs]
         out = run(operation, self.example, zeros)
         if len(out) != _TRACED:

@@ -77,7 +77,7 @@ class Region:
             return 0.5 * ((a * (low + high)).sum(1) - (a.abs() * (high - low)).sum(1))
         x, radius = own.x.flatten(1), own.ball.value
         room, size = torch.where(a > 0, x - low, high - x), a.abs()
-        fall = torch.minimum(radius * self.ball.dual_norm(a), (size * room).sum(1))
+        fall = torch.minimum(radius * self._dual_norm(a), (size * room).sum(1))
         if exact:
             # the box that the hull left over from the ball is the same box; any price is a valid bound
             moved = Intersection(own.ball, Box(low - x, high - x)).lmo(-a)
@@ -91,8 +91,12 @@ class Region:
             low, high = self.low.flatten(1), self.high.flatten(1)
             center, around = 0.5 * (low + high) @ a.T, 0.5 * (high - low) @ a.abs().T
         else:
-            center, around = self.x.flatten(1) @ a.T, self.ball.value[:, None] * self.ball.dual_norm(a)
+            center, around = self.x.flatten(1) @ a.T, self.ball.value[:, None] * self._dual_norm(a)
         return center - around, center + around
+
+    def _dual_norm(self, a: Tensor) -> Tensor:
+        """(rows,): the dual norm of rows (rows, d), by functions that have derivatives in all versions of torch."""
+        return torch.linalg.vector_norm(a, dim=1) if isinstance(self.ball, L2) else a.abs().amax(1)
 
     def _priced(self, size: Tensor, room: Tensor, radius: Tensor, moved: Tensor) -> Tensor:
         r"""An upper bound of max <size, q> over 0 <= q <= room in the ball, by Lagrangian duality.

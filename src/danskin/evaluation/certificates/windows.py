@@ -128,4 +128,4 @@ def _transposed(a: Tensor, conv: Conv) -> Tensor:
         for n, s, k, d in zip((height, width), conv.stride, kernel, conv.dilation, strict=True)
     ]
     columns = patches.view(rows, height * width, -1).transpose(1, 2)
-    return F.fold(columns, size, tuple(kernel), conv.dilation, (0, 0), conv.stride)
+    return F.fold(columns, (size[0], size[1]), tuple(kernel), conv.dilation, (0, 0), conv.stride)

@@ -1,0 +1,119 @@
+"""`danskin evaluate --suite`: a model of one's own, its verdict, asking twice, wrong words, two processes."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from danskin.evaluation import Verdict
+
+MODULE = """
+import torch
+
+def net(width=8):
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, width), torch.nn.ReLU(), torch.nn.Linear(width, 10))
+"""
+BASE = ["--model", "mine:net", "--arg", "width=12", "--data", "digits", "--ball", "linf:0.06", "--suite", "fast"]
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A folder with a user's module and weights of it, trained for a moment."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(MODULE)
+    scope = {}
+    exec(MODULE, scope)
+    model = scope["net"](12)
+    from danskin.data import load, to_float
+
+    digits = load("digits")
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for _ in range(60):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(model(to_float(digits.x_train)), digits.y_train).backward()
+        optimizer.step()
+    save_file(model.state_dict(), tmp_path / "mine.safetensors")
+    return tmp_path
+
+
+def run(*words, **environment):
+    """The command in a process of its own."""
+    command = [sys.executable, "-m", "danskin.cli", "evaluate", *words]
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment, timeout=300)
+
+
+def test_verdict_of_ones_own_model(home):
+    words = [*BASE, "--weights", "mine.safetensors", "--examples", "60", "--certify", "auto"]
+    first = run(*words)
+    assert first.returncode == 0, first.stderr
+    assert "robust accuracy" in first.stdout and "certified at least" in first.stdout and "report.html" in first.stdout
+    assert "chunk 0: apgd-ce broke" in first.stderr
+    (folder,) = (home / "verdicts").iterdir()
+    found = json.loads((folder / "verdict.json").read_text())
+    verdict = Verdict.from_json(found)
+    assert verdict.to_json() == {k: found[k] for k in verdict.to_json()}
+    assert verdict.certified.hits <= verdict.robust.hits < verdict.clean.hits == found["clean"]["hits"]
+    assert not (verdict.certificates & ~verdict.outcomes).any()
+    card = json.loads((folder / "card.json").read_text())
+    assert card["best_known_acc"] == f"{100 * verdict.robust.value:.2f}" and card["autoattack_acc"] is None
+    assert json.loads((folder / "status.json").read_text())["state"] == "finished"
+    page = (folder / "report.html").read_text()
+    assert f"{verdict.robust.hits}" in page and "<script" not in page
+    again = run(*words, "--json")
+    assert again.returncode == 0 and "broke" not in again.stderr  # nothing was redone
+    assert json.loads(again.stdout)["robust"] == found["robust"]
+
+
+def test_two_processes_give_one_verdict(home):
+    words = [*BASE, "--weights", "mine.safetensors", "--examples", "40", "-q"]
+    assert run(*words, "--out", "one").returncode == 0
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = str(s.getsockname()[1])
+    shared = os.environ | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "GLOO_SOCKET_IFNAME": "lo"}
+    command = [sys.executable, "-m", "danskin.cli", "evaluate", *words, "--out", "two"]
+    children = [
+        subprocess.Popen(command, env=shared | {"RANK": r, "LOCAL_RANK": r}, stdout=subprocess.PIPE, text=True,
+                         stderr=subprocess.PIPE) for r in "01"
+    ]  # fmt: skip
+    outputs = [child.communicate(timeout=300) for child in children]
+    assert [child.returncode for child in children] == [0, 0], outputs
+    assert outputs[1][0] == ""  # one process speaks
+    one, two = (json.loads((home / k / "verdict.json").read_text()) for k in ("one", "two"))
+    assert one["outcomes"] == two["outcomes"]
+    assert sorted(p.name for p in (home / "two" / "journal").glob("outcomes-*")) == [
+        "outcomes-0000.jsonl", "outcomes-0001.jsonl"]  # fmt: skip
+    third = run(*words, "--out", "two")  # another number of processes finds it answered
+    assert third.returncode == 0 and "robust accuracy" in third.stdout
+
+
+@pytest.mark.parametrize(("words", "code", "text"), [
+    (["--suite", "fast"], 2, "expected a SOURCE, or --model, --data and --ball"),
+    ([*BASE[:-2], "--suite", "fats"], 2, "--suite: expected one of standard, plus, rand, fast, got 'fats'; did you mean"),
+    ([*BASE, "--ball", "l3:1"], 2, "--ball: expected a norm and a radius such as linf:8/255"),
+    ([*BASE, "--ball", "linf:8"], 2, "radius: expected at most 1"),
+    ([*BASE, "--certify", "crwn"], 2, "--certify: expected one of"),
+    ([*BASE, "--precision", "fp8"], 2, "--precision: expected one of model, bfloat16"),
+    ([*BASE, "--arg", "width"], 2, "--arg: expected key=value"),
+    ([*BASE, "seed=3"], 2, "expected --weights, --arg and --data only without SOURCE"),
+    ([*BASE, "--model", "mine:nett"], 2, "did you mean 'net'?"),
+    ([*BASE, "--data", "digit"], 2, "did you mean 'digits'?"),
+    ([*BASE, "--weights", "none.safetensors"], 4, "none.safetensors"),
+])  # fmt: skip
+def test_wrong_words(home, words, code, text):
+    done = run(*words)
+    assert done.returncode == code, done.stderr
+    assert text in done.stderr and "Traceback" not in done.stderr
+
+
+def test_folder_of_another_question(home):
+    words = [*BASE, "--weights", "mine.safetensors", "--examples", "20", "-q", "--out", "here"]
+    assert run(*words).returncode == 0
+    other = run(*words, "--seed", "1")
+    assert other.returncode == 2 and "another seed" in other.stderr
