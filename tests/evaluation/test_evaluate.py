@@ -11,7 +11,7 @@ from danskin.attacks import APGD, PGD, MultiTargeted
 from danskin.attacks.autoattack import AutoAttack, stages
 from danskin.attacks.square import Square
 from danskin.errors import DanskinWarning, InputError
-from danskin.evaluation import Verdict, evaluate, quicker
+from danskin.evaluation import Verdict, certify, evaluate, quicker, robustness_curve
 from danskin.evaluation.examples import chunks
 from danskin.evaluation.journal import ROBUST, WRONG, Memory
 from danskin.losses import predict
@@ -335,3 +335,23 @@ def test_verdict_reads_well(verdict):
     json = verdict.to_json()
     assert json["robust"]["hits"] == verdict.robust.hits and len(json["outcomes"]["broken_by"]) == 90
     assert [c["class"] for c in json["per_class"]] == list(range(10))
+
+
+@pytest.mark.parametrize("ball", [Linf(0.03), L2(0.15)])
+def test_nothing_is_certified_and_broken(digits_net, ball):
+    model, x, y = digits_net
+    proved = certify(model, (x, y), ball).certified
+    found = evaluate(model, (x, y), ball, "fast", diagnostics=0)
+    assert 0 < int(proved.sum()) <= found.robust.hits
+    assert not (proved & ~found.outcomes).any()
+
+
+def test_curve_never_rises(digits_net):
+    model, x, y = digits_net
+    points = robustness_curve(model, x[:40], y[:40], BALL, factors=(0.5, 1, 4), batch_size=64)
+    assert [p.radius for p in points] == [0, 0.06, 0.12, 0.48]
+    hits = [p.accuracy.hits for p in points]
+    assert hits == sorted(hits, reverse=True) and hits[-1] == 0 and hits[0] > 30
+    assert hits[2] == evaluate(model, (x[:40], y[:40]), BALL, "fast", diagnostics=0).robust.hits
+    with pytest.raises(InputError, match="curve: expected"):
+        robustness_curve(model, x, y, BALL, factors=(0, 1))
