@@ -159,9 +159,10 @@ def test_stripes_are_vertical():
 
 
 def test_the_last_place_is_the_last():
-    like, side = torch.zeros(1, 1, 28, 6), torch.tensor([1])
-    top, left = patterns.corners(like, side, torch.tensor([[1 - 2**-24, 2**-24]]))
-    assert (top.item(), left.item()) == (27, 0)
+    for places in range(1, 500):  # 1 - 2^-24 is the largest number that streams draw
+        like, u = torch.zeros(1, 1, places, 6), torch.tensor([[1 - 2**-24, 2**-24]])
+        top, left = patterns.corners(like, torch.tensor([1]), u)
+        assert (top.item(), left.item()) == (places - 1, 0)
 
 
 # --- bumps

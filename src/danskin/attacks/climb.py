@@ -120,7 +120,7 @@ class SquareClimb(Attack):
     ascent from the clean image or from random corners stays in the wrong basin; random search comes to another one in
     a few hundred queries, and gradients lead on from there. Each example is also attacked the usual way. An example
     that is close to the boundary after both, or that the climb has brought much closer than the usual way, gets
-    `more` independent searches with their climbs, abreast (`Wary` has the rule). For inputs that are not images the runs from the usual start are all there is: see
+    `more` independent searches with their climbs, abreast (`Wary` has the rule). For images only: see
     `applies_to`.
 
     Args:
@@ -132,7 +132,7 @@ class SquareClimb(Attack):
         stop: leave an example as soon as it is adversarial.
         width: examples in the batch at a time.
 
-    Lecture: rows C6 and C8. Our own; measured in docs/results/fast.
+    Lecture: rows C6 and C8. Our own; measured in bench/results/evaluation.md.
     """
 
     moves: ClassVar[str] = "random squares, then projected ascent from the best"

@@ -58,8 +58,7 @@ def corners(like: Tensor, side: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
         side: (rows,).
         u: (rows, 2) uniform on (0, 1).
     """
-    top, left = like.shape[2] - side, like.shape[3] - side  # the last places; a product may be rounded up to the next
-    return (u[:, 0] * (top + 1)).long().minimum(top), (u[:, 1] * (left + 1)).long().minimum(left)
+    return (u[:, 0] * (like.shape[2] - side + 1)).long(), (u[:, 1] * (like.shape[3] - side + 1)).long()
 
 
 def window(like: Tensor, top: Tensor, left: Tensor, side: Tensor) -> Tensor:

@@ -133,15 +133,12 @@ def attack(
 
 @app.command()
 def report(
-    run: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    run: Annotated[Path, typer.Argument(help="Folder of a run or of a verdict.")],
 ) -> None:
-    """Write report.html of a run, finished or not, and print its path."""
-    from danskin.errors import MissingError
-    from danskin.run.report import write_report
+    """Write report.html of a run or a verdict, finished or not, and print its path."""
+    from danskin.cli import judging
 
-    if not (run / "config.yaml").is_file():
-        raise MissingError(f"{run}: expected the folder of a run, got no config.yaml there", "ls runs/*")
-    typer.echo(str(write_report(run)))
+    typer.echo(str(judging.report(run)))
 
 
 @app.command("list")

@@ -125,3 +125,18 @@ def attack(
     typer.echo(f"status:       {attacked.status}")
     if out is not None:
         typer.echo(f"written:      {out}")
+
+
+def report(folder: Path) -> Path:
+    """Write the page of a run or of a verdict."""
+    from danskin.errors import MissingError
+
+    if (folder / "verdict.json").is_file() or (folder / "journal").is_dir():
+        from danskin.run.verdict_report import write_verdict_report
+
+        return write_verdict_report(folder)
+    from danskin.run.report import write_report
+
+    if not (folder / "config.yaml").is_file():
+        raise MissingError(f"{folder}: expected the folder of a run, got no config.yaml there", "ls runs/* verdicts/*")
+    return write_report(folder)

@@ -15,6 +15,7 @@ from danskin.attacks.autoattack import applies
 from danskin.attacks.checks import DataBox
 from danskin.attacks.guard import as_found, device_of, raw_module
 from danskin.attacks.payoff import Precision
+from danskin.attacks.square import Square
 from danskin.errors import InputError
 from danskin.evaluation.diagnostics import diagnose
 from danskin.evaluation.examples import Chunk, Data, chunks
@@ -278,7 +279,8 @@ def _verdict(
         broke = int((broken_by == k).sum())
         stages.append(Stage(name, repr(attack), seen, broke, cost, judge.left_out.get(name, "")))
     after = {s.name: (broken_by == ROBUST) | (broken_by > k) for k, s in enumerate(stages, 1) if not s.left_out}
-    flags += flags_from_results(after) if len(broken_by) else ()
+    blind = {name for name, attack in attacks.items() if name in after and isinstance(attack, Square)}
+    flags += flags_from_results(after, black_box=blind) if len(broken_by) else ()
     kept = parts and all(part.points is not None for part in parts)
     points = joined("points") if kept else None
     return Verdict(

@@ -42,8 +42,8 @@ def questions(
         return [_foreign(spec, overrides, weights, arguments, data, ball, settings, device)]
     if weights is not None or arguments or data is not None:
         raise ConfigError(
-            "evaluate: expected --weights, --arg and --data only without SOURCE, got both; a run brings its own (change "
-            "its data with data.name=...)"
+            "evaluate: expected --weights, --arg and --data only without SOURCE, got both; a run brings its own "
+            "(change its data with data.name=...)"
         )
     config, split, models = open_source(source, overrides, device)
     if spec is not None and spec not in models:
@@ -67,8 +67,8 @@ def _check(settings: dict[str, Any]) -> None:
     }
     for key, choices in known.items():
         if settings[key] not in choices:
-            raise ConfigError(f"--{_SPELLED.get(key, key)}: expected one of {', '.join(choices)}, got {settings[key]!r}; "
-                              f"{suggest(settings[key], choices)}")  # fmt: skip
+            told = f"expected one of {', '.join(choices)}, got {settings[key]!r}; {suggest(settings[key], choices)}"
+            raise ConfigError(f"--{_SPELLED.get(key, key)}: {told}")
 
 
 def _foreign(
@@ -97,7 +97,8 @@ def _foreign(
     opened = check_model(opened, to_float(found.x_test[:4].to(device)))
     if not opened.differentiable:
         raise ConfigError(
-            f"--model: expected a model with gradients for suite {settings['suite']!r}, got one without ({opened.note}); "
+            f"--model: expected a model with gradients for suite {settings['suite']!r}, got one without "
+            f"({opened.note}); "
             "attack it in Python with Square, Boundary or HopSkipJump: evaluate(model, data, ball, [Square(ball)])"
         )
     return Question(opened, found, parse_ball(ball), **settings)

@@ -66,7 +66,8 @@ class DiskJournal:
             if other:
                 raise ConfigError(
                     f"{self.folder}: expected a journal of the same evaluation, got one with another "
-                    f"{', '.join(other)} (there: {str(old.get(other[0]))[:80]}; asked: {str(question[other[0]])[:80]}); "
+                    f"{', '.join(other)} "
+                    f"(there: {str(old.get(other[0]))[:80]}; asked: {str(question[other[0]])[:80]}); "
                     "choose another folder"
                 )
         elif self.rank == 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -34,6 +35,7 @@ from danskin.run.journal import DiskJournal
 from danskin.run.record import environment, now
 from danskin.run.runtime import Runtime
 from danskin.run.train import npz_bytes
+from danskin.run.verdict_report import write_verdict_report
 
 _BALLS: dict[str, type[Linf] | type[L2] | type[L1]] = {"linf": Linf, "l2": L2, "l1": L1}
 Listener = Callable[[dict[str, Any]], None]
@@ -116,9 +118,10 @@ def judge(question: Question, folder: Path, runtime: Runtime, listen: Listener =
     if known is not None:
         return known if runtime.main else None
     if runtime.main:
-        write_text(folder / "command.txt", " ".join(sys.argv) + "\n")
+        write_text(folder / "command.txt", shlex.join(["danskin", *sys.argv[1:]]) + "\n")
         write_json(folder / "environment.json", environment())
-        write_json(folder / "status.json", {"state": "running", "started": now(), "message": "judging"})
+        started = now()
+        write_json(folder / "status.json", {"state": "running", "started": started, "message": "judging"})
     journal = DiskJournal(folder / "journal", runtime.rank, runtime.world)
     quick = None
     if question.channels_last or question.compile:
@@ -135,16 +138,18 @@ def judge(question: Question, folder: Path, runtime: Runtime, listen: Listener =
         verdict = Verdict.merge(parts)
         if question.certificate != "no":
             verdict = _certified(question, verdict, x, y, listen)
-        _write(question, verdict, folder, journal)
+        _write(question, verdict, folder, journal, runtime.device)
+        state = {"state": "finished", "started": started, "message": "judged", "ended": now()}
+        write_json(folder / "status.json", state)
+        write_verdict_report(folder)
     except BaseException as error:
         if runtime.main:
             interrupted = isinstance(error, KeyboardInterrupt)
-            state = {"state": "interrupted" if interrupted else "failed", "message": str(error), "ended": now()}
-            write_json(folder / "status.json", state)
+            state = {"state": "interrupted" if interrupted else "failed", "message": str(error)}
+            write_json(folder / "status.json", state | {"started": started, "ended": now()})
         raise
     finally:
         journal.close()
-    write_json(folder / "status.json", {"state": "finished", "message": "judged", "ended": now()})
     return verdict
 
 
@@ -203,8 +208,8 @@ def _certified(question: Question, verdict: Verdict, x: Tensor, y: Tensor, liste
     return replace(verdict, certificates=held, method=found.method)
 
 
-def _write(question: Question, verdict: Verdict, folder: Path, journal: DiskJournal) -> None:
-    """verdict.json, card.json, examples.npz, report.html."""
+def _write(question: Question, verdict: Verdict, folder: Path, journal: DiskJournal, device: torch.device) -> None:
+    """verdict.json, card.json, examples.npz."""
     asked, data = _asked(question), question.data
     result = {
         "danskin": danskin.__version__,
@@ -216,6 +221,7 @@ def _write(question: Question, verdict: Verdict, folder: Path, journal: DiskJour
             "precision": question.precision,
             "channels_last": question.channels_last,
             "compile": question.compile,
+            "device": str(device),
         },
     } | verdict.to_json()
     if question.curve:
@@ -225,9 +231,6 @@ def _write(question: Question, verdict: Verdict, folder: Path, journal: DiskJour
     write_json(folder / "verdict.json", result)
     write_json(folder / "card.json", card(result))
     _examples(question, verdict, folder, journal)
-    from danskin.run.verdict_report import write_verdict_report
-
-    write_verdict_report(folder)
 
 
 def _examples(question: Question, verdict: Verdict, folder: Path, journal: DiskJournal) -> None:
