@@ -15,7 +15,7 @@ from danskin.minmax.conveyor import convey
 from danskin.minmax.steps import SteppedAscent
 from danskin.testing import ATTACK_CHECKS, check_attack
 from danskin.testing.models import Counted, CrossEntropyTrap, mlp
-from danskin.testing.oracles import linear_worst_case
+from danskin.testing.oracles import linear_worst_case, project
 
 BALLS = {"linf": Linf(0.05), "l2": L2(0.3), "l1": L1(1.0)}
 ATTACKS = {
@@ -304,3 +304,67 @@ def test_grid_refuses_what_is_off_it():
         APGD(Linf(0.1), grid=255)(model.bfloat16(), torch.zeros_like(x).bfloat16(), y)
     with pytest.raises(InputError, match="grid: expected at least 1 level and a box"):
         APGD(Linf(0.1), grid=255, box=None)(model, x, y)
+
+
+def slow_l1_twin(f, y0, radius, low, high, steps):
+    """The sparse scheme of Auto-PGD for one l1 row, in plain Python, from y0."""
+
+    def onto(y):
+        return torch.tensor(project(y.tolist(), radius, low.tolist(), high.tolist(), "l1"), dtype=y.dtype)
+
+    def look(y):
+        leaf = y.clone().requires_grad_()
+        value = f(leaf[None])[0]
+        return float(value.detach()), torch.autograd.grad(value, leaf)[0]
+
+    d, y, eta = len(y0), onto(y0), radius
+    count = int((y != 0).sum())
+    share, value, g = count / d / 1.5, *look(y)
+    best, best_value, best_g = y, value, g
+    for k in range(1, steps + 1):
+        level = g.abs().sort().values[min(int((1 - share) * d), d - 1)]
+        signs = g.sign() * (g.abs() >= level)
+        y = onto(y + eta * signs / signs.abs().sum())
+        value, g = look(y)
+        if value > best_value:
+            best, best_value, best_g = y, value, g
+        if k % max(int(0.04 * steps), 1) == 0:
+            now = int((best != 0).sum())
+            if now < 0.95 * count:
+                eta, y, g = radius, best, best_g
+            else:
+                eta = max(eta / 1.5, radius / 10)
+            share, count = now / d / 1.5, now
+    return best_value
+
+
+def test_fast_equals_slow_in_l1():
+    w = torch.randn(3, 10, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+    def f(y):
+        return (2 * y @ w.T).sin().sum(1) + (y @ w[0]) ** 2
+
+    y0 = 0.2 * torch.randn(6, 10, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    low, high = torch.full((10,), -0.4, dtype=torch.float64), torch.full((10,), 0.5, dtype=torch.float64)
+    Y = Intersection(L1(0.9), Box(low.expand(6, 10), high.expand(6, 10)))
+    found = AdaptiveAscent(30, 0.9, start="given", keep="value", quirks="reference")(f, y0, Y)
+    for i in range(6):
+        assert abs(float(found.value[i]) - slow_l1_twin(f, y0[i], 0.9, low, high, 30)) < 1e-9, i
+
+
+@pytest.mark.parametrize("make", [
+    lambda n: APGD(L2(0.1), steps=6, restarts=n), lambda n: MultiTargeted(Linf(0.04), steps=5, restarts=n),
+    lambda n: BETA(Linf(0.04), steps=4, restarts=n),
+])  # fmt: skip
+def test_more_restarts_never_lower_the_best(make):
+    model, x, y = _problem(n=40)
+    losses = [dataclasses.replace(make(n), keep="value")(model, x, y).loss for n in (1, 2, 4)]
+    assert (losses[1] >= losses[0] - 1e-6).all() and (losses[2] >= losses[1] - 1e-6).all()
+    assert (losses[2] > losses[0] + 1e-4).any()
+
+
+def test_schedule_of_shrinking_balls():
+    model, x, y = _problem(n=6)
+    out = APGD(L1(0.5), steps=10)(model, x, y)
+    assert out.cost.backwards == 6 * (3 + 3 + 4)  # the last look of each run needs no gradient
+    assert out.cost.forwards == 6 * (4 + 4 + 5)

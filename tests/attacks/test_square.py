@@ -308,6 +308,28 @@ def test_all_of_the_radius_is_used(norm):
         assert (used > (0.999 if box is None or norm != "l2" else 0.95)).all(), (box, used)
 
 
+def test_a_large_l1_radius_is_used_too():
+    model, x = mlp(108, 4), data()
+    out = Square(L1(200.0), queries=2, box=None, keep="value")(model, x, (model(x).argmax(1) + 1) % 4)
+    used = L1(1.0).norm(out.delta)
+    assert ((used == 0) | (used > 199.9)).all() and (used > 0).any()  # more than tiles of norm 1 have
+
+
+def test_the_search_goes_on_from_the_first_pattern_though_it_be_worse():
+    seen = []
+
+    class Bowl(nn.Module):
+        def forward(self, x):
+            seen.append(x.clone())
+            far = (x - 0.5).flatten(1).square().sum(1)
+            return torch.stack([far, -far], 1)
+
+    x = torch.full((20, 1, 8, 8), 0.5)
+    Square(Linf(0.1), queries=3, p=0.1)(Bowl(), x, torch.zeros(20, dtype=torch.int64), index=torch.arange(20))
+    assert torch.equal(seen[0], x) and (seen[1] != x).all()
+    assert ((seen[2] != seen[1]).flatten(1).sum(1) <= 9).all() and (seen[2] != x).all()
+
+
 @pytest.mark.parametrize("norm", BALLS)
 def test_width_changes_nothing(norm):
     model, x = RowwiseLinear(108, 4).double(), data(30).double()

@@ -355,3 +355,12 @@ def test_curve_never_rises(digits_net):
     assert hits[2] == evaluate(model, (x[:40], y[:40]), BALL, "fast", diagnostics=0).robust.hits
     with pytest.raises(InputError, match="curve: expected"):
         robustness_curve(model, x, y, BALL, factors=(0, 1))
+
+
+@pytest.mark.parametrize("ball", [Linf(0.12), L2(0.6), L1(2.5)])
+def test_apgd_is_at_least_as_strong_as_pgd_for_the_same_passes(digits_net, ball):
+    model, x, y = digits_net
+    auto = APGD(ball, steps=60, loss="margin")(model, x, y)
+    plain = PGD(ball, steps=61, loss="margin", first="step")(model, x, y)
+    assert auto.cost.backwards <= plain.cost.backwards
+    assert 0 < int(plain.success.sum()) <= int(auto.success.sum()) < len(x)
