@@ -84,6 +84,12 @@ def test_other_numbers_of_processes_go_on(tmp_path, plain):
     assert torch.equal(whole.broken_by, plain.broken_by)
 
 
+def test_another_batch_size_goes_on(tmp_path, plain):
+    ask(tmp_path, 0, 2)
+    whole, _ = ask(tmp_path, batch_size=3)
+    assert torch.equal(whole.broken_by, plain.broken_by)
+
+
 def test_torn_lines_are_cut(tmp_path, plain):
     ask(tmp_path)
     lines = tmp_path / "outcomes-0000.jsonl"

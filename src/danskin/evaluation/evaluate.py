@@ -28,6 +28,8 @@ from danskin.losses import check_labels, get_loss, predict
 from danskin.minmax import Cost
 
 Model = Callable[[Tensor], Tensor]
+#: Examples in memory at a time: enough to keep batches full while rows leave.
+CHUNK = 1024
 
 
 def evaluate(
@@ -65,7 +67,7 @@ def evaluate(
         seed: of all random numbers.
         box: (low, high) of valid data, or None.
         batch_size: rows in the batch at a time; changes nothing but memory and time.
-        chunk: examples in memory at a time, default 8 batches.
+        chunk: examples in memory at a time; changes no result, but a journal must be asked with the same.
         precision: "bfloat16" takes the gradients under autocast.
         grid: 255 asks for adversarial examples that are valid images of 8 bits.
         quick: a quicker form of the model to search with (`quicker`).
@@ -73,7 +75,7 @@ def evaluate(
         journal: writes outcomes and points as they are found, and knows them when asked again.
         shard: (rank, world): look only at the examples whose number is rank modulo world; `Verdict.merge` joins.
         diagnostics: examples to look for masked gradients with (`diagnose`); 0 for none.
-        keep_points: return the inputs found, all at once in memory.
+        keep_points: return the inputs found by this call, all at once in memory (a journal keeps all on disk).
         progress: called with a small dict at the start and the end of each stage of each chunk.
 
     Returns:
@@ -93,9 +95,9 @@ def evaluate(
     if grid is not None:
         attacks = {k: adapted(a, grid=grid) for k, a in attacks.items()}
     journal = journal or Memory()
-    size = chunk or 8 * batch_size
+    size = chunk or CHUNK
     journal.open(_question(raw, name, attacks, ball, box, seed, precision, size))
-    judge = _Judge(raw, attacks, batch_size, seed, quick, journal, progress)
+    judge = _Judge(raw, attacks, batch_size, seed, quick, journal, progress, keep_points)
     parts, flags = [], ()  # type: tuple[list[_Part], tuple[Flag, ...]]
     for part in chunks(data, size, device, shard):
         if not len(part.index):
@@ -105,7 +107,7 @@ def evaluate(
                 most = type(ball)(float(torch.as_tensor(ball.value).max()))  # it looks at one radius
                 flags = diagnose(raw, part.x[:diagnostics], part.y[:diagnostics], most, box=box, seed=seed)
             done = judge(part)
-        parts.append(done if keep_points else replace(done, points=None))
+        parts.append(done)
     return _verdict(name, attacks, ball, box, seed, parts, judge, flags)
 
 
@@ -131,6 +133,7 @@ class _Judge:
     quick: Model | None
     journal: Journal
     progress: Callable[[dict[str, Any]], None]
+    keep_points: bool
     left_out: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -141,7 +144,8 @@ class _Judge:
     def __call__(self, chunk: Chunk) -> _Part:
         """All stages; what the journal knows is not done again."""
         broken_by, passed = (t.clone() for t in self.journal.known(chunk))
-        part = _Part(chunk.index, chunk.y.cpu(), broken_by, (broken_by >= 0).double(), chunk.x.clone().cpu())
+        points = chunk.x.clone().cpu() if self.keep_points else None
+        part = _Part(chunk.index, chunk.y.cpu(), broken_by, (broken_by >= 0).double(), points)
         self._clean(chunk, part, passed)
         for stage, (name, attack) in enumerate(self.attacks.items(), 1):
             if not applies(attack, chunk.x):

@@ -92,7 +92,7 @@ def _excess(value: Tensor) -> Tensor:
 
 
 def _rows(value: Any, index: Tensor) -> Any:
-    return value[index] if isinstance(value, Tensor) and value.ndim > 0 else value
+    return value[index.to(value.device)] if isinstance(value, Tensor) and value.ndim > 0 else value
 
 
 def _one_hot_largest(size: Tensor, value: Tensor) -> Tensor:
@@ -316,7 +316,9 @@ class Box:
         """The same box for some rows; only tensors with more than one row are cut."""
 
         def cut(bound: Any) -> Any:
-            return bound[index] if isinstance(bound, Tensor) and bound.ndim and len(bound) > 1 else bound
+            return (
+                bound[index.to(bound.device)] if isinstance(bound, Tensor) and bound.ndim and len(bound) > 1 else bound
+            )
 
         return Box(cut(self.low), cut(self.high))
 
