@@ -17,7 +17,7 @@ SUITES: dict[str, str] = {
     "standard": "AutoAttack standard: APGD on cross-entropy, APGD-T, FAB-T, Square, at the published budgets",
     "plus": "AutoAttack plus: six attacks with restarts",
     "rand": "for models that are random: APGD with gradients over 20 draws, judged over fresh draws",
-    "fast": "the same verdict for about a tenth of the work; spends more on examples where gradients look masked",
+    "fast": "the same verdict for about a sixth of the work; more of it on examples near the boundary",
 }
 Suite = str | Sequence[Attack] | Mapping[str, Attack]
 
