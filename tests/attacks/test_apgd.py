@@ -78,11 +78,11 @@ def test_fast_equals_slow():
     def f(y):
         return (y @ w.T).sin().sum(1) + (y @ w[0]) ** 2
 
-    y0 = 0.3 * torch.randn(8, 6, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    y0 = 0.3 * torch.randn(60, 6, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     low, high = torch.full((6,), -0.4, dtype=torch.float64), torch.full((6,), 0.5, dtype=torch.float64)
-    Y = Intersection(Linf(0.6), Box(low.expand(8, 6), high.expand(8, 6)))
+    Y = Intersection(Linf(0.6), Box(low.expand(60, 6), high.expand(60, 6)))
     found = AdaptiveAscent(37, 1.2, start="given", keep="value")(f, y0, Y)
-    for i in range(8):
+    for i in range(60):
         best, value = slow_twin(f, y0[i], 0.6, low, high, 37)
         assert abs(float(found.value[i]) - value) < 1e-12
         assert torch.allclose(found.y[i], best, atol=1e-12)
@@ -239,6 +239,22 @@ def test_quick_model_is_not_believed():
     assert torch.equal(out.success, model(out.x).argmax(1) != y)
     same = APGD(Linf(0.06), steps=10, stop=True)(model, x, y, quick=mlp(12, 5, seed=3))
     assert torch.equal(same.success, APGD(Linf(0.06), steps=10, stop=True)(model, x, y).success)
+
+
+def test_search_goes_on_past_successes_of_the_quick_model_alone():
+    model, x, y = _problem(n=60)
+
+    class Timid(torch.nn.Module):
+        """Sees a success well before the model does."""
+
+        def forward(self, x):
+            z = model(x)
+            return z - 0.5 * torch.nn.functional.one_hot(z.argmax(1), z.shape[1])
+
+    attack = APGD(Linf(0.06), steps=20, stop=True, loss="margin")
+    plain, timid = attack(model, x, y), attack(model, x, y, quick=Timid())
+    assert int(timid.success.sum()) >= 0.95 * int(plain.success.sum())
+    assert timid.cost.forwards > timid.cost.backwards + len(x)  # confirmations are counted
 
 
 def test_witness_hears_of_every_success_at_once():
