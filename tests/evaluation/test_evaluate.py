@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from danskin.attacks import APGD, PGD, MultiTargeted
+from danskin.attacks import APGD, FAB, PGD, MultiTargeted
 from danskin.attacks.autoattack import AutoAttack, stages
 from danskin.attacks.square import Square
 from danskin.errors import DanskinWarning, InputError
@@ -55,6 +55,15 @@ def test_every_broken_example_has_a_point_that_shows_it(digits_net, verdict):
     assert (verdict.points - x).abs().max() <= 0.12 + 1e-6
     assert verdict.points.min() >= 0 and verdict.points.max() <= 1
     assert torch.equal(verdict.points[~broken], x[~broken])
+
+
+def test_points_outside_the_ball_are_not_believed(digits_net):
+    """FAB looks at points outside the ball on its way, and tells of those that are adversarial."""
+    model, x, y = digits_net
+    ball = Linf(0.05)
+    got = evaluate(model, (x, y), ball, {"fab": FAB(ball, steps=15, stop=True)}, keep_points=True, diagnostics=0)
+    assert 0 < int((got.broken_by > 0).sum()) < got.clean.hits
+    assert (got.points - x).abs().max() <= 0.05 + 1e-6
 
 
 def test_stage_breaks_what_the_attack_alone_breaks(digits_net, verdict):

@@ -82,6 +82,9 @@ def test_other_numbers_of_processes_go_on(tmp_path, plain):
     ask(tmp_path, 0, 2)
     whole, _ = ask(tmp_path)
     assert torch.equal(whole.broken_by, plain.broken_by)
+    counted = Counted(problem()[0])
+    again, _ = ask(tmp_path, 1, 2, model=_same_state(counted))
+    assert counted.calls == 0 and torch.equal(again.broken_by, plain.broken_by[1::2])
 
 
 def test_another_batch_size_goes_on(tmp_path, plain):
