@@ -72,7 +72,7 @@ def slow_twin(f, y0, radius, low, high, steps, rho):
     return best, best_value
 
 
-@pytest.mark.parametrize("rho", [0.75, 0.5])
+@pytest.mark.parametrize("rho", [0.75, 1.0])
 def test_fast_equals_slow(rho):
     w = torch.randn(3, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
@@ -244,17 +244,18 @@ def test_quick_model_is_not_believed():
 
 def test_search_goes_on_past_successes_of_the_quick_model_alone():
     model, x, y = _problem(n=90)
-    x, y = x[y != 0], y[y != 0]
+    x, y = x[y != 2], y[y != 2]
 
     class Early(torch.nn.Module):
-        """Sees class 0 win well before the model does."""
+        """Sees class 2 win well before the model does."""
 
         def forward(self, x):
-            return model(x) + torch.tensor([0.6, 0.0, 0.0, 0.0, 0.0])
+            return model(x) + torch.tensor([0.0, 0.0, 0.6, 0.0, 0.0])
 
     attack = APGD(Linf(0.06), steps=20, stop=True, loss="margin")
     plain, early = attack(model, x, y), attack(model, x, y, quick=Early())
-    assert int(early.success.sum()) >= 0.8 * int(plain.success.sum())
+    assert int(plain.success.sum()) > 20
+    assert int(early.success.sum()) >= int(plain.success.sum()) - 2
     assert early.cost.forwards > early.cost.backwards + len(x)  # confirmations are counted
 
 

@@ -87,6 +87,16 @@ def test_other_numbers_of_processes_go_on(tmp_path, plain):
     assert counted.calls == 0 and torch.equal(again.broken_by, plain.broken_by[1::2])
 
 
+def test_what_one_process_began_another_ends(tmp_path, plain):
+    ask(tmp_path, 1, 2)
+    begun = tmp_path / "outcomes-0001.jsonl"
+    begun.write_text("".join(begun.read_text().splitlines(keepends=True)[:2]))  # the clean pass of the first chunk
+    ask(tmp_path)
+    counted = Counted(problem()[0])
+    again, _ = ask(tmp_path, model=_same_state(counted))
+    assert counted.calls == 0 and torch.equal(again.broken_by, plain.broken_by)
+
+
 def test_another_batch_size_goes_on(tmp_path, plain):
     ask(tmp_path, 0, 2)
     whole, _ = ask(tmp_path, batch_size=3)
