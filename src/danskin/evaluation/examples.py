@@ -44,8 +44,6 @@ def _pair(batch: Any) -> tuple[Tensor, Tensor]:
     x, y = (torch.as_tensor(t) for t in batch)
     if len(x) != len(y) or y.ndim != 1:
         raise InputError(f"data: expected as many labels as inputs, got x {tuple(x.shape)} and y {tuple(y.shape)}")
-    if x.dtype == torch.uint8:
-        x = x.to(torch.float32) / 255
     return x, y.long()
 
 
@@ -80,6 +78,8 @@ def chunks(data: Data, size: int, device: torch.device, shard: tuple[int, int] =
         x, y = (torch.cat([pair[i] for pair in held]) if len(held) > 1 else held[0][i] for i in (0, 1))
         held, count = ([(x[n:], y[n:])] if len(x) > n else []), len(x) - n if len(x) > n else 0
         x, y = x[:n], y[:n]
+        if x.dtype == torch.uint8:
+            x = x.to(torch.float32) / 255
         digest = hashlib.sha256((tensor_hash(x) + tensor_hash(y)).encode()).hexdigest()
         mine = torch.arange(start, start + len(x))
         kept = mine % world == rank
