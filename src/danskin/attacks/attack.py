@@ -102,6 +102,11 @@ class Attack(ABC):
     grid: int | None = field(default=None, kw_only=True)
     draws: int = field(default=1, kw_only=True)
 
+    @staticmethod
+    def applies_to(x: Tensor) -> bool:
+        """Whether the attack can work on inputs of this shape."""
+        return True
+
     @abstractmethod
     def maximizer(self) -> Maximizer:
         """How this attack maximises."""

@@ -50,11 +50,6 @@ def stages(
     return {"apgd-ce": ce, "apgd-dlr": dlr, "fab": fab, "square": square, "apgd-t": targeted, "fab-t": fab_t}
 
 
-def applies(attack: Attack, x: Tensor) -> bool:
-    """Whether an attack can work on inputs of this shape: Square needs images."""
-    return not hasattr(attack, "applies_to") or bool(attack.applies_to(x))
-
-
 @dataclass(frozen=True)
 class _Stage:
     """One attack of a composition under its own loss; its outcome is valued by the composition's."""
@@ -68,7 +63,7 @@ class _Stage:
     def __call__(self, f: Payoff, y0: Tensor, Y: Set, generator: Streams | None = None) -> Maximum:
         if not isinstance(f, ShiftPayoff):
             raise InputError("AutoAttack: expected the payoff of an attack, got another function; call the attack")
-        if not applies(self.attack, f.x):
+        if not self.attack.applies_to(f.x):
             value, settled, _ = look(f, y0, False)
             return Maximum(y0, value, settled, Cost(len(y0), 0, 1), Status.DONE)
         found = self.inner(replace(f, loss=get_loss(self.attack.loss)), y0, Y, generator)

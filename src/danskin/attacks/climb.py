@@ -14,6 +14,7 @@ from danskin.errors import InputError
 from danskin.losses import LossName
 from danskin.minmax import L1, Cost, Maximizer, Maximum, Set, Status, Streams
 from danskin.minmax.adaptive import AdaptiveAscent
+from danskin.minmax.conveyor import best_of_fan
 from danskin.minmax.maximize import Payoff, improves, look, mask
 
 
@@ -71,9 +72,7 @@ class Abreast:
         found = self.maximizer(f.rows(rows), y0[rows], Y.rows(rows), generator.rows(rows).child(copies))
         if found.value is None or found.settled is None:
             raise InputError("Abreast: expected a maximiser that keeps values, got one that does not; use keep='best'")
-        hit = found.settled.view(-1, self.n)
-        rank = torch.where(hit | ~hit.any(1, keepdim=True), found.value.view(-1, self.n), -torch.inf)
-        best = rank.argmax(1) + self.n * torch.arange(len(y0), device=y0.device)
+        best = best_of_fan(found.value, found.settled, self.n)
         return replace(found, y=found.y[best], value=found.value[best], settled=found.settled[best])
 
 

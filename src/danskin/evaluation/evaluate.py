@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from danskin.attacks.attack import JUDGE_DRAWS, Attack, Ball, in_bounds
-from danskin.attacks.autoattack import applies
 from danskin.attacks.checks import DataBox
 from danskin.attacks.guard import as_found, device_of, raw_module
 from danskin.attacks.payoff import Precision
@@ -94,12 +93,14 @@ def evaluate(
     attacks = {k: adapted(a, width=batch_size, precision=precision) for k, a in attacks.items()}
     if grid is not None:
         attacks = {k: adapted(a, grid=grid) for k, a in attacks.items()}
-    journal = journal or Memory()
     size = chunk or CHUNK
-    journal.open(_question(raw, name, attacks, ball, box, seed, precision, size))
+    if journal is not None:  # hashing the model and the data is for a journal that may know them
+        journal.open(_question(raw, name, attacks, ball, box, seed, precision, size))
+    kept = journal is not None
+    journal = journal or Memory()
     judge = _Judge(raw, attacks, batch_size, seed, quick, journal, progress, keep_points)
     parts, flags = [], ()  # type: tuple[list[_Part], tuple[Flag, ...]]
-    for part in chunks(data, size, device, shard):
+    for part in chunks(data, size, device, shard, digests=kept):
         if not len(part.index):
             continue
         with as_found(raw, "eval", device):
@@ -148,7 +149,7 @@ class _Judge:
         part = _Part(chunk.index, chunk.y.cpu(), broken_by, (broken_by >= 0).double(), points)
         self._clean(chunk, part, passed)
         for stage, (name, attack) in enumerate(self.attacks.items(), 1):
-            if not applies(attack, chunk.x):
+            if not attack.applies_to(chunk.x):
                 self.left_out[name] = f"left out: inputs of shape {tuple(chunk.x.shape[1:])} are not images"
                 continue
             todo = ((part.broken_by == ROBUST) & (passed < stage)).nonzero().squeeze(1)

@@ -51,6 +51,11 @@ def tensor_hash(x: Tensor) -> str:
     return digest.hexdigest()
 
 
+def examples_hash(x: Tensor, y: Tensor) -> str:
+    """SHA-256 over inputs and labels."""
+    return hashlib.sha256((tensor_hash(x) + tensor_hash(y)).encode()).hexdigest()
+
+
 def _absorb(digest: Any, value: Any) -> None:
     """Add a value; every part says its kind and length first, so that no two values read the same."""
     if isinstance(value, Tensor):

@@ -41,6 +41,15 @@ class Stepper(Protocol):
         ...
 
 
+def best_of_fan(value: Tensor, settled: Tensor | None, fan: int) -> Tensor:
+    """(rows / fan,) the best row of every `fan` neighbours: settled first, then by value, then the first."""
+    rank = value.view(-1, fan)
+    if settled is not None:
+        hit = settled.view(-1, fan)
+        rank = torch.where(hit | ~hit.any(1, keepdim=True), rank, -math.inf)
+    return rank.argmax(1) + fan * torch.arange(len(rank), device=rank.device)
+
+
 class Belt:
     """The rows now in work, and what has been found for all of them.
 
@@ -139,11 +148,7 @@ class Belt:
     def record(self, y: Tensor, value: Tensor, settled: Tensor | None) -> None:
         """Keep these points where they are better than what is known."""
         if self.fan > 1:
-            rank = value.view(-1, self.fan)
-            if settled is not None:
-                hit = settled.view(-1, self.fan)
-                rank = torch.where(hit | ~hit.any(1, keepdim=True), rank, -math.inf)
-            best = rank.argmax(1) + self.fan * torch.arange(len(rank), device=rank.device)
+            best = best_of_fan(value, settled, self.fan)
             y, value = y[best], value[best]
             settled = None if settled is None else settled[best]
         known = None if settled is None else self.settled[self.examples]

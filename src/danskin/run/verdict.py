@@ -17,14 +17,14 @@ from torch import Tensor
 
 import danskin
 from danskin.attacks.attack import Ball
-from danskin.attacks.guard import as_found
+from danskin.attacks.guard import as_found, device_of
 from danskin.attacks.payoff import Precision
 from danskin.data import Dataset, to_float
 from danskin.errors import ConfigError, ModelError
 from danskin.evaluation import Verdict, evaluate, quicker
 from danskin.evaluation.certify import CertifyMethod, certify
 from danskin.evaluation.curve import robustness_curve
-from danskin.evaluation.fingerprint import tensor_hash
+from danskin.evaluation.fingerprint import examples_hash
 from danskin.evaluation.masking import Flag
 from danskin.losses import predict
 from danskin.minmax import L1, L2, Linf
@@ -114,7 +114,8 @@ def judge(question: Question, folder: Path, runtime: Runtime, listen: Listener =
     folder.mkdir(parents=True, exist_ok=True)
     model, n = question.opened.model, question.n
     x, y = question.data.x_test[:n], question.data.y_test[:n]
-    known = runtime.share(_answered(question, folder) if runtime.main else None)
+    asked = _asked(question, x, y) if runtime.main else {}
+    known = runtime.share(_answered(asked, folder) if runtime.main else None)
     if known is not None:
         return known if runtime.main else None
     if runtime.main:
@@ -138,7 +139,8 @@ def judge(question: Question, folder: Path, runtime: Runtime, listen: Listener =
         verdict = Verdict.merge(parts)
         if question.certificate != "no":
             verdict = _certified(question, verdict, x, y, listen)
-        _write(question, verdict, folder, journal, runtime.device)
+        _write(question, asked, verdict, _curve(question, x, y), folder, runtime.device)
+        _examples(question, verdict, folder, journal)
         state = {"state": "finished", "started": started, "message": "judged", "ended": now()}
         write_json(folder / "status.json", state)
         write_verdict_report(folder)
@@ -153,13 +155,11 @@ def judge(question: Question, folder: Path, runtime: Runtime, listen: Listener =
     return verdict
 
 
-def _asked(question: Question) -> dict[str, Any]:
+def _asked(question: Question, x: Tensor, y: Tensor) -> dict[str, Any]:
     """What tells one question from another, data included."""
-    data, n = question.data, question.n
-    x, y = data.x_test[:n], data.y_test[:n]
     return {
         "model": {"name": question.opened.name, "hash": question.opened.hash},
-        "data": {"name": data.name, "examples": len(y), "hash": _digest(x, y)},
+        "data": {"name": question.data.name, "examples": len(y), "hash": examples_hash(x, y)},
         "ball": repr(question.ball),
         "suite": question.suite,
         "seed": question.seed,
@@ -170,17 +170,13 @@ def _asked(question: Question) -> dict[str, Any]:
     }
 
 
-def _digest(x: Tensor, y: Tensor) -> str:
-    return hashlib.sha256((tensor_hash(x) + tensor_hash(y)).encode()).hexdigest()
-
-
-def _answered(question: Question, folder: Path) -> Verdict | None:
+def _answered(asked: dict[str, Any], folder: Path) -> Verdict | None:
     """The verdict of an earlier run, if it was about this very question and came to its end."""
     path = folder / "verdict.json"
-    if question.opened.hash is None or not path.is_file():  # a function without a state may have changed
+    if asked["model"]["hash"] is None or not path.is_file():  # a function without a state may have changed
         return None
     found = json.loads(path.read_text(encoding="utf-8"))
-    return Verdict.from_json(found) if found.get("asked") == _asked(question) else None
+    return Verdict.from_json(found) if found.get("asked") == asked else None
 
 
 def _certified(question: Question, verdict: Verdict, x: Tensor, y: Tensor, listen: Listener) -> Verdict:
@@ -208,9 +204,24 @@ def _certified(question: Question, verdict: Verdict, x: Tensor, y: Tensor, liste
     return replace(verdict, certificates=held, method=found.method)
 
 
-def _write(question: Question, verdict: Verdict, folder: Path, journal: DiskJournal, device: torch.device) -> None:
-    """verdict.json, card.json, examples.npz."""
-    asked, data = _asked(question), question.data
+def _curve(question: Question, x: Tensor, y: Tensor) -> list[dict[str, Any]]:
+    """Robust accuracy against the radius, as in verdict.json; empty unless asked for."""
+    k = question.curve
+    if not k:
+        return []
+    model, size = question.opened.model, question.batch_size
+    return [p.to_json() for p in robustness_curve(model, to_float(x[:k]), y[:k], question.ball, batch_size=size)]
+
+
+def _write(
+    question: Question,
+    asked: dict[str, Any],
+    verdict: Verdict,
+    curve: list[dict[str, Any]],
+    folder: Path,
+    device: torch.device,
+) -> None:
+    """verdict.json and card.json."""
     result = {
         "danskin": danskin.__version__,
         "asked": asked,
@@ -224,13 +235,10 @@ def _write(question: Question, verdict: Verdict, folder: Path, journal: DiskJour
             "device": str(device),
         },
     } | verdict.to_json()
-    if question.curve:
-        x, y = (t[: question.curve] for t in (data.x_test[: question.n], data.y_test[: question.n]))
-        points = robustness_curve(question.opened.model, to_float(x), y, question.ball, batch_size=question.batch_size)
-        result["curve"] = [point.to_json() for point in points]
+    if curve:
+        result["curve"] = curve
     write_json(folder / "verdict.json", result)
     write_json(folder / "card.json", card(result))
-    _examples(question, verdict, folder, journal)
 
 
 def _examples(question: Question, verdict: Verdict, folder: Path, journal: DiskJournal) -> None:
@@ -241,7 +249,7 @@ def _examples(question: Question, verdict: Verdict, folder: Path, journal: DiskJ
     clean = to_float(question.data.x_test[rows])
     points = torch.from_numpy(np.stack([np.asarray(journal.point(i)) for i in rows])).to(clean)
     model = question.opened.model
-    device = next((p.device for p in getattr(model, "parameters", lambda: iter(()))()), torch.device("cpu"))
+    device = device_of(model)
     with as_found(model, "eval", device), torch.no_grad():
         guess = predict(model(points.to(device))).cpu()
     arrays = {"index": np.array(rows), "x": clean.numpy(), "adversarial": points.numpy(), "prediction": guess.numpy()}
