@@ -24,7 +24,7 @@ from danskin.evaluation import Stage, Verdict
 from danskin.evaluation.masking import Flag
 from danskin.metrics import Share
 from danskin.minmax import L2, Cost, Linf
-from danskin.run import verdict_report
+from danskin.run import pages, verdict_report
 from danskin.run.verdict_report import write_verdict_report
 from danskin.run.verdict_words import SUITES
 
@@ -357,7 +357,7 @@ def test_verdicts_that_say_something_else_never_fail(folder: Path, value: Any, m
         run.result = {k: v for k, v in whole.items() if k != key}
         run.result |= {} if value == "missing" else {key: value}
         views = verdict_report._views(run)
-        html = verdict_report._render("verdict.html.j2", run, views | {"date": ""})
+        html = pages.render("verdict.html.j2", run, views | {"date": ""})
         left_out = [name for name in ("bracket", "asked", "flags", "stages", "classes", "cost") if views[name] is None]
         assert parsed(html).text.count("Left out") >= len(left_out)
 

@@ -7,15 +7,10 @@ The same folder gives the same bytes. LECTURE row C9.
 
 from __future__ import annotations
 
-import functools
 import json
-import math
 import re
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -24,61 +19,24 @@ import numpy as np
 from danskin.errors import MissingError
 from danskin.run import figures
 from danskin.run.figures import Drawn
-from danskin.run.files import write_text
+from danskin.run.pages import (
+    Run,
+    check_installed,
+    count_text,
+    duration_text,
+    parse_number,
+    percent_text,
+    read_json,
+    read_text,
+    share_cell,
+    when,
+    write_page,
+)
 
 _FILES = ("status.json", "config.yaml", "metrics.jsonl", "result.json")
 
 
-@dataclass
-class Run:
-    """What could be read of a run folder; `gaps` says why the rest could not."""
-
-    folder: Path
-    status: dict[str, Any] = field(default_factory=dict)
-    result: dict[str, Any] = field(default_factory=dict)
-    events: list[dict[str, Any]] = field(default_factory=list)
-    examples: dict[str, Any] = field(default_factory=dict)
-    environment: dict[str, Any] = field(default_factory=dict)
-    config: str = ""
-    command: str = ""
-    gaps: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def models(self) -> dict[str, dict[str, Any]]:
-        """Results by model."""
-        return self.result.get("models") or {}
-
-    @property
-    def labels(self) -> list[str]:
-        """All models there is something about, in the order they were trained."""
-        pictured = [key.split("/", 1)[1].rsplit("/", 1)[0] for key in self.examples if key.startswith("adv/")]
-        return list(dict.fromkeys([*self.models, *(e["model"] for e in self.events), *pictured]))
-
-
 # --- reading --------------------------------------------------------------------------------------------
-
-
-def _text(path: Path, run: Run) -> str:
-    try:
-        # the last line of the metrics may be torn inside a character
-        return path.read_text(encoding="utf-8", errors="replace" if path.suffix == ".jsonl" else "strict")
-    except FileNotFoundError:
-        run.gaps[path.name] = f"{path.name} is not there"
-    except (OSError, UnicodeDecodeError) as error:
-        run.gaps[path.name] = f"{path.name} cannot be read ({type(error).__name__})"
-    return ""
-
-
-def _json(path: Path, run: Run) -> dict[str, Any]:
-    text = _text(path, run)
-    try:
-        value = json.loads(text) if text else {}
-    except ValueError:
-        value = None
-    if not isinstance(value, dict):
-        run.gaps[path.name] = f"{path.name} is not complete JSON"
-        return {}
-    return value
 
 
 def read_events(text: str) -> list[dict[str, Any]]:
@@ -122,38 +80,17 @@ def read_run(folder: Path) -> Run:
             "give the folder that `danskin train` printed",
         )
     run = Run(folder)
-    run.status = _json(folder / "status.json", run)
-    run.result = _json(folder / "result.json", run)
-    run.environment = _json(folder / "environment.json", run)
-    run.events = read_events(_text(folder / "metrics.jsonl", run))
+    run.status = read_json(folder / "status.json", run)
+    run.result = read_json(folder / "result.json", run)
+    run.environment = read_json(folder / "environment.json", run)
+    run.events = read_events(read_text(folder / "metrics.jsonl", run))
     run.examples = _examples(folder / "examples.npz", run)
-    run.config = _text(folder / "config.yaml", run)
-    run.command = _text(folder / "command.txt", run).strip()
+    run.config = read_text(folder / "config.yaml", run)
+    run.command = read_text(folder / "command.txt", run).strip()
     return run
 
 
 # --- numbers as text ------------------------------------------------------------------------------------
-
-
-def _percent(share: Mapping[str, Any] | None) -> str:
-    value = (share or {}).get("value")
-    return "–" if value is None or not math.isfinite(value) else f"{100 * value:.2f} %"
-
-
-def _cell(share: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """A share for the HTML table: texts, and where its bar and interval lie in percent of the width."""
-    text = _percent(share)
-    if share is None or text == "–":
-        return None
-    low, high = (100 * v for v in share["interval"])
-    return {
-        "value": text,
-        "count": f"{share['hits']} of {share['n']}",
-        "interval": f"{low:.1f}–{high:.1f} %",
-        "bar": f"{100 * share['value']:.2f}",
-        "left": f"{low:.2f}",
-        "width": f"{high - low:.2f}",
-    }
 
 
 def _columns(result: Mapping[str, Any]) -> list[str]:
@@ -179,7 +116,7 @@ def table_rows(result: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     attacks = _columns(result)
 
     def cell(share: Any) -> str:
-        text = _percent(share)
+        text = percent_text(share)
         return text if text == "–" else f"{text} ({share['hits']}/{share['n']})"
 
     models = result.get("models") or {}
@@ -205,56 +142,23 @@ def _balls(models: Mapping[str, Any]) -> list[tuple[str, str]]:
     return list(dict.fromkeys((m[1].lower(), m[2]) for m in found if m))
 
 
-def _number(text: Any) -> float | None:
-    try:
-        return float(Fraction(str(text)))
-    except (ValueError, ZeroDivisionError):
-        return None
-
-
 def _mark(run: Run, norm: str) -> tuple[float, str] | None:
     """The radius to mark on the curve: the one trained with, else the one evaluated."""
     try:
         from ruamel.yaml import YAML
 
         ball = YAML(typ="safe", pure=True).load(run.config)["attack"]["ball"]
-        radius = _number(ball["radius"]) if ball["name"] == norm and "adversarial" in run.labels else None
+        radius = parse_number(ball["radius"]) if ball["name"] == norm and "adversarial" in run.labels else None
     except Exception:  # not installed, or not a recipe: then there is just no such mark
         radius = None
     if radius is not None:
         return radius, f"trained with ε = {ball['radius']}"
     evaluated = [r for n, r in _balls(run.models) if n == norm]
-    radius = _number(evaluated[0]) if len(evaluated) == 1 else None
+    radius = parse_number(evaluated[0]) if len(evaluated) == 1 else None
     return None if radius is None else (radius, f"evaluated at ε = {evaluated[0]}")
 
 
 # --- sections -------------------------------------------------------------------------------------------
-
-
-def _when(status: Mapping[str, Any]) -> tuple[str, str]:
-    """When the run started, and how long it took, as text; empty where unknown."""
-    try:
-        started = datetime.fromisoformat(status["started"])
-    except (KeyError, TypeError, ValueError):
-        return "", ""
-    date = f"{started:%Y-%m-%d %H:%M} {started.tzname() or ''}".strip()
-    try:
-        return date, _duration((datetime.fromisoformat(status["ended"]) - started).total_seconds())
-    except (KeyError, TypeError, ValueError):
-        return date, ""
-
-
-def _duration(seconds: Any) -> str:
-    if not isinstance(seconds, int | float) or not math.isfinite(seconds):
-        return "–"
-    if seconds < 120:
-        return f"{seconds:.{1 if seconds < 10 else 0}f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def _count(value: Any) -> str:
-    return f"{value:,}".replace(",", "\u202f") if isinstance(value, int) else "–"
 
 
 def _overfitted(run: Run) -> list[dict[str, Any]]:
@@ -272,14 +176,14 @@ def _numbers(run: Run, color: Mapping[str, str]) -> dict[str, Any]:
     attacks = _columns(run.result)
     models, costs = [], []
     for label, model in run.models.items():
-        cells = [_cell(share) for share in _shares(model, attacks)]
+        cells = [share_cell(share) for share in _shares(model, attacks)]
         row = {"label": label, "css": figures.VARIABLES[color[label]], "cells": cells, "clean": cells[0]}
-        row |= {key: _count(model.get(key)) for key in ("epochs", "best_epoch", "parameters")}
-        models.append(row | {"worst": cells[-1], "train_seconds": _duration(model.get("train_seconds"))})
+        row |= {key: count_text(model.get(key)) for key in ("epochs", "best_epoch", "parameters")}
+        models.append(row | {"worst": cells[-1], "train_seconds": duration_text(model.get("train_seconds"))})
         for name, attack in (model.get("attacks") or {}).items():
             cost = attack.get("cost") or {}
-            counts = [_count(cost.get(k)) for k in ("forwards", "backwards", "calls")]
-            costs.append([label, name, *counts, _duration(cost.get("seconds"))])
+            counts = [count_text(cost.get(k)) for k in ("forwards", "backwards", "calls")]
+            costs.append([label, name, *counts, duration_text(cost.get("seconds"))])
     described = _described(run.models)
     unit_box = all("box=(0, 1)" in d for d in described.values())
     return {"models": models, "attacks": attacks, "costs": costs, "described": described, "unit_box": unit_box}
@@ -328,7 +232,7 @@ def _curve(run: Run, color: Mapping[str, str]) -> list[Drawn]:
     if svg is None:
         return []
     words = "; ".join(
-        f"{label}: " + ", ".join(f"{_percent(p['accuracy'])} at {p['radius']:.3g}" for p in curve)
+        f"{label}: " + ", ".join(f"{percent_text(p['accuracy'])} at {p['radius']:.3g}" for p in curve)
         for label, curve in curves.items()
     )
     sizes = sorted({p["accuracy"]["n"] for curve in curves.values() for p in curve})
@@ -357,19 +261,6 @@ def _pictures(run: Run, color: Mapping[str, str]) -> list[Drawn]:
 # --- writing --------------------------------------------------------------------------------------------
 
 
-@functools.cache
-def _environment() -> Any:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    loader = FileSystemLoader(Path(__file__).parent)
-    return Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, loader=loader)
-
-
-def _render(template: str, run: Run, context: Mapping[str, Any]) -> str:
-    palette = list(enumerate(figures.MODEL_COLORS))
-    return str(_environment().get_template(template).render(run=run, palette=palette, norms=figures.NORMS, **context))
-
-
 def write_report(run: Path) -> Path:
     """Write `run/report.html` and `run/figures/*.svg`, replacing earlier ones.
 
@@ -382,23 +273,14 @@ def write_report(run: Path) -> Path:
     Raises:
         MissingError: matplotlib or jinja2 is not installed, or there is no such run.
     """
-    try:
-        import jinja2  # noqa: F401
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise MissingError("report: matplotlib and jinja2 are needed", "pip install 'danskin[report]'") from error
+    check_installed()
     read = read_run(Path(run))
     color = figures.colors(read.labels)
     drawn = {"learning": _learning(read, color), "curve": _curve(read, color), "pictures": _pictures(read, color)}
-    (read.folder / "figures").mkdir(exist_ok=True)
-    for figure in (f for group in drawn.values() for f in group):
-        write_text(read.folder / "figures" / f"{figure.name}.svg", figure.svg)
-    date, took = _when(read.status)
+    date, took = when(read.status)
     context = drawn | _numbers(read, color) | {
         "data": read.result.get("data") or {}, "date": date, "took": took, "balls": _balls(read.models),
         "progress": {e["model"]: e for e in read.events if e["event"] == "step"},
         "overfitted": _overfitted(read),
     }  # fmt: skip
-    path = read.folder / "report.html"
-    write_text(path, _render("report.html.j2", read, context))
-    return path
+    return write_page("report.html.j2", read, (f for group in drawn.values() for f in group), context)

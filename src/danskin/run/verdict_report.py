@@ -17,8 +17,19 @@ import numpy as np
 from danskin.errors import MissingError
 from danskin.run import figures, figures_verdict, verdict_words
 from danskin.run.figures import MODEL_COLORS, Array, Drawn
-from danskin.run.files import write_text
-from danskin.run.report import Run, _cell, _count, _duration, _json, _number, _percent, _render, _text, _when
+from danskin.run.pages import (
+    Run,
+    check_installed,
+    count_text,
+    duration_text,
+    parse_number,
+    percent_text,
+    read_json,
+    read_text,
+    share_cell,
+    when,
+    write_page,
+)
 
 _FILES = ("verdict.json", "status.json", "examples.npz")
 _COLOR = MODEL_COLORS[0]
@@ -42,10 +53,10 @@ def read_verdict(folder: Path) -> Run:
             "give the folder that `danskin evaluate --suite` printed",
         )
     run = Run(folder)
-    run.result = _json(folder / "verdict.json", run)
-    run.status = _json(folder / "status.json", run)
-    run.environment = _json(folder / "environment.json", run)
-    run.command = _text(folder / "command.txt", run).strip()
+    run.result = read_json(folder / "verdict.json", run)
+    run.status = read_json(folder / "status.json", run)
+    run.environment = read_json(folder / "environment.json", run)
+    run.command = read_text(folder / "command.txt", run).strip()
     run.examples = _arrays(folder / "examples.npz", run)
     return run
 
@@ -84,11 +95,11 @@ def _stage(run: Run, number: int) -> str:
 
 def _share(share: Mapping[str, Any]) -> dict[str, Any]:
     """A share for the page; fails where it is not one."""
-    cell = _cell(share)
-    if cell is None:
+    made = share_cell(share)
+    if made is None:
         raise ValueError("a share of nothing")
     hits, n = int(share["hits"]), int(share["n"])
-    return cell | {"hits": hits, "n": n, "count": f"{_count(hits)} of {_count(n)}"}
+    return made | {"hits": hits, "n": n, "count": f"{count_text(hits)} of {count_text(n)}"}
 
 
 # --- the number, the question, the doubts ---------------------------------------------------------------
@@ -107,13 +118,13 @@ def _bracket(run: Run) -> dict[str, Any]:
         "wrong": (n - clean["hits"], "wrong without attack"),
     }
     parts = [
-        {"kind": kind, "count": count, "words": _count(count), "text": text, "width": f"{100 * count / n:.4g}"}
+        {"kind": kind, "count": count, "words": count_text(count), "text": text, "width": f"{100 * count / n:.4g}"}
         for kind, (count, text) in counts.items()
         if kind != "proven" or certified
     ]
     return {
         "clean": clean, "robust": robust, "certified": certified, "parts": parts, "n": n,
-        "count": _count(n),
+        "count": count_text(n),
         "method": (found["certified"] or {}).get("method", ""),
         "expected": verdict_words.expected(found),
     }  # fmt: skip
@@ -136,23 +147,26 @@ def _stages(run: Run) -> dict[str, Any]:
         cost, share = stage["cost"], _work(stage["cost"]) / all_work if all_work else 0.0
         rows.append({
             "name": str(stage["name"]), "attack": str(stage["attack"]), "left_out": str(stage["left_out"]),
-            "seen": _count(stage["seen"]), "broken": _count(stage["broken"]), "after": _share(stage["robust_after"]),
-            "costs": [_count(cost[k]) for k in ("forwards", "backwards", "calls")],
-            "seconds": _duration(cost["seconds"]), "work": f"{100 * share:.1f}",
+            "seen": count_text(stage["seen"]), "broken": count_text(stage["broken"]),
+            "after": _share(stage["robust_after"]),
+            "costs": [count_text(cost[k]) for k in ("forwards", "backwards", "calls")],
+            "seconds": duration_text(cost["seconds"]), "work": f"{100 * share:.1f}",
         })  # fmt: skip
     run_ones = [s for s in found["stages"] if not s["left_out"]]
     series = [("clean", clean), *((str(s["name"]), s["robust_after"]) for s in run_ones)]
     drawn, label = [], str(found["model"]["name"])
     if any(s["broken"] for s in run_ones) and (svg := figures_verdict.broken_by({label: series}, {label: _COLOR})):
-        words = ", ".join(f"{_percent(share)} after {name}" for name, share in series[1:])
+        words = ", ".join(f"{percent_text(share)} after {name}" for name, share in series[1:])
         caption = "Accuracy left after each attack in turn; the pale end of a bar is what that attack took away."
-        drawn.append(Drawn("broken-by", svg, "What each attack broke", f"Clean {_percent(clean)}; {words}.", caption))
+        drawn.append(
+            Drawn("broken-by", svg, "What each attack broke", f"Clean {percent_text(clean)}; {words}.", caption)
+        )
     wrong = int(clean["n"]) - int(clean["hits"])
     return {
         "rows": rows,
         "clean": _share(clean),
-        "seen": _count(int(clean["n"])),
-        "wrong": _count(wrong),
+        "seen": count_text(int(clean["n"])),
+        "wrong": count_text(wrong),
         "drawn": drawn,
     }
 
@@ -204,14 +218,14 @@ def _curve(run: Run) -> dict[str, Any] | None:
     )
     cells: list[dict[str, Any]] = [{"radius": f"{p['radius']:.4g}", "accuracy": _share(p["accuracy"])} for p in points]
     label, norm, asked = str(run.result["model"]["name"]), str(run.result["norm"]), run.result["radius"]
-    radius = None if isinstance(asked, list) else _number(asked)
+    radius = None if isinstance(asked, list) else parse_number(asked)
     mark = None if radius is None else (radius, f"asked: ε = {asked}")
     svg = figures_verdict.verdict_curve({label: points}, norm, {label: _COLOR}, mark=mark)
     if svg is None:
         return None
     words = ", ".join(f"{c['accuracy']['value']} at {c['radius']}" for c in cells)
     n, whole = cells[0]["accuracy"]["n"], int(run.result["n"])
-    of = _count(n) if n == whole else f"{_count(n)} of the {_count(whole)}"
+    of = count_text(n) if n == whole else f"{count_text(n)} of the {count_text(whole)}"
     caption = (
         f"Share right under attack at each radius, on {of} examples; band: 95 % interval. It shows how accuracy falls; "
         "the number to quote is the one above."
@@ -273,14 +287,14 @@ def _cost(run: Run) -> dict[str, Any]:
     counts = [int(cost[k]) for k in ("forwards", "backwards", "calls")]
     seconds = float(cost["seconds"])
     each = [f"{c / n:,.1f}".replace(",", "\u202f") for c in counts[:2]]
-    per = f"{1000 * seconds / n:.3g} ms" if seconds < n else _duration(seconds / n)
+    per = f"{1000 * seconds / n:.3g} ms" if seconds < n else duration_text(seconds / n)
     device = (run.result.get("settings") or {}).get("device")
     found = run.environment
     graphics = found.get("cuda") if device is None or str(device).startswith("cuda") else None
     machine = graphics or found.get("processor") or found.get("platform")
     threads = found.get("threads") if machine and not graphics else None
     return {
-        "total": [_count(c) for c in counts], "seconds": _duration(seconds), "each": each, "per": per,
+        "total": [count_text(c) for c in counts], "seconds": duration_text(seconds), "each": each, "per": per,
         "machine": str(machine) if machine else "", "threads": threads,
         "rate": f"{counts[0] / seconds:,.0f}".replace(",", "\u202f") if seconds > 0 else "",
     }  # fmt: skip
@@ -353,18 +367,9 @@ def write_verdict_report(folder: Path) -> Path:
     Raises:
         MissingError: matplotlib or jinja2 is not installed, or there is no such folder.
     """
-    try:
-        import jinja2  # noqa: F401
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise MissingError("report: matplotlib and jinja2 are needed", "pip install 'danskin[report]'") from error
+    check_installed()
     run = read_verdict(Path(folder))
     views = _views(run)
-    (run.folder / "figures").mkdir(exist_ok=True)
-    for name in ("stages", "classes", "curve"):
-        for figure in (views[name] or {}).get("drawn", ()):
-            write_text(run.folder / "figures" / f"{figure.name}.svg", figure.svg)
-    date, _ = _when({"started": run.status.get("started") or run.status.get("ended")})
-    path = run.folder / "report.html"
-    write_text(path, _render("verdict.html.j2", run, views | {"date": date}))
-    return path
+    drawn = (figure for name in ("stages", "classes", "curve") for figure in (views[name] or {}).get("drawn", ()))
+    date, _ = when({"started": run.status.get("started") or run.status.get("ended")})
+    return write_page("verdict.html.j2", run, drawn, views | {"date": date})

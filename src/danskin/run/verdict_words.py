@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from danskin.run.report import _count, _number
+from danskin.run.pages import count_text, parse_number
 
 #: What a suite is, and what its number must not be taken for.
 SUITES = {
@@ -50,12 +50,12 @@ def asked(found: Mapping[str, Any]) -> dict[str, Any]:
         low, high = f"{min(spread):.4g}", f"{max(spread):.4g}"
         text, exact = low if low == high else f"{low} to {high}, one radius per example", ""
     else:
-        number, text = _number(radius), str(radius)
-        exact = f"{number:.4g}" if number is not None and "/" in text else ""
+        value, text = parse_number(radius), str(radius)
+        exact = f"{value:.4g}" if value is not None and "/" in text else ""
     suite, n = str(found["suite"]), int(found["n"])
     return {
         "model": str(found["model"]["name"]), "data": str(found["data"]["name"]),
-        "examples": f"{_count(n)} {'example' if n == 1 else 'examples'}",
+        "examples": f"{count_text(n)} {'example' if n == 1 else 'examples'}",
         "classes": len(found["data"].get("classes") or []),
         "norm": str(found["norm"]), "radius": text, "exact": exact, "box": [f"{float(b):g}" for b in box or []],
         "grid": (found.get("asked") or {}).get("grid"), "seed": found["seed"],
@@ -96,9 +96,9 @@ def limits(found: Mapping[str, Any]) -> list[str]:
     for stage in found["stages"]:
         if stage["left_out"]:
             out.append(f"The attack {stage['name']} was not run ({stage['left_out']}): the suite is not complete.")
+    picked = "one example" if n == 1 else f"{count_text(n)} examples"
     out.append(
-        f"The intervals say what chance does in picking {'one example' if n == 1 else f'{_count(n)} examples'}, not "
-        f"how good the attacks are. That of robust accuracy is ± {50 * (high - low):.1f} points; it takes about four "
+        f"The intervals say what chance does in picking {picked}, not how good the attacks are. That of robust accuracy is ± {50 * (high - low):.1f} points; it takes about four "
         "times as many examples to halve it."
     )
     out.append("Other norms, larger radii, and changes such as rotations, blur or new classes were not asked about.")
