@@ -18,7 +18,7 @@ from torch import Tensor
 from danskin.errors import InputError
 
 LossName = Literal["cross_entropy", "margin", "targeted_margin", "dlr", "targeted_dlr", "zero_one", "logistic",
-                   "squared", "hinge"]  # fmt: skip
+                   "squared", "hinge", "kl"]  # fmt: skip
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -68,6 +68,16 @@ def targeted_dlr(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
     return ahead / (top[:, 0] - top[:, 2:].mean(1) + 1e-12)
 
 
+def kl(logits: Tensor, reference: Tensor) -> Tensor:
+    r"""KL(p || q) = sum_k p_k (log p_k - log q_k): how far the prediction q has moved from a reference p.
+
+    Args:
+        logits: (batch, classes); q = softmax(logits).
+        reference: (batch, classes) log p, such as the log-probabilities at the clean input.
+    """
+    return (reference.exp() * (reference - logits.log_softmax(1))).sum(1)
+
+
 def predict(logits: Tensor) -> Tensor:
     """The predicted label: the first class with the largest logit, or -1/+1 for one output (+1 at 0)."""
     if logits.ndim == 2 and logits.shape[1] > 1:
@@ -108,13 +118,14 @@ class Loss:
         function: (logits, labels[, targets]) -> (batch,).
         binary: labels are -1/+1 and there is one output.
         targeted: it takes targets, and is raised towards them.
-        summary: one line for `danskin list`.
+        relative: (logits, log-probabilities at the clean input) instead of labels.
     """
 
     name: str
     function: Callable[..., Tensor]
     binary: bool = False
     targeted: bool = False
+    relative: bool = False
 
     @property
     def summary(self) -> str:
@@ -134,6 +145,7 @@ LOSSES: dict[str, Loss] = {
         Loss("logistic", logistic, binary=True),
         Loss("squared", squared, binary=True),
         Loss("hinge", hinge, binary=True),
+        Loss("kl", kl, relative=True),
     )
 }
 

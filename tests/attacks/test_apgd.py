@@ -204,11 +204,12 @@ def test_smooth_weights_solve_their_program():
     each = BETA(Linf(0.04), steps=3).per_class(model, x, y)
     w = cvxpy.Variable(4)
     m = each.margin[0].double().numpy()
-    cvxpy.Problem(cvxpy.Maximize(m @ w + 0.3 * cvxpy.sum(cvxpy.entr(w))), [w >= 0, cvxpy.sum(w) == 1]).solve()
-    assert torch.allclose(each.weights(0.3)[0].double(), torch.as_tensor(w.value), atol=1e-4)
-    assert int(each.weights(1e-6)[0].argmax()) == int(each.margin[0].argmax())
-    with pytest.raises(InputError, match="mu: expected a number > 0"):
-        each.weights(0.0)
+    cvxpy.Problem(cvxpy.Maximize(3 * m @ w + cvxpy.sum(cvxpy.entr(w))), [w >= 0, cvxpy.sum(w) == 1]).solve()
+    assert torch.allclose(each.weights(3)[0].double(), torch.as_tensor(w.value), atol=1e-4)
+    assert int(each.weights(1e6)[0].argmax()) == int(each.margin[0].argmax())
+    assert torch.allclose(each.weights(0), torch.tensor(1 / 4))  # mu = 0 is the mean
+    with pytest.raises(InputError, match="mu: expected a number >= 0"):
+        each.weights(-1.0)
 
 
 def test_rmsprop_first_step_is_ten_steps_long():

@@ -15,6 +15,7 @@ from danskin.attacks.fmn import FMN
 from danskin.attacks.gradient import FGSM, PGA, PGD, MajorizeMinimize
 from danskin.attacks.hop_skip_jump import HopSkipJump
 from danskin.attacks.linear import LinearWorstCase, robust_logistic_risk, robust_margin
+from danskin.attacks.single_step import NFGSM, RSFGSM
 from danskin.attacks.square import Square
 
 #: Attacks by the name they have in recipes.
@@ -22,6 +23,8 @@ ATTACKS: dict[str, type[Attack]] = {
     "fgsm": FGSM,
     "pga": PGA,
     "pgd": PGD,
+    "rs_fgsm": RSFGSM,
+    "n_fgsm": NFGSM,
     "majorize_minimize": MajorizeMinimize,
     "apgd": APGD,
     "multi_targeted": MultiTargeted,
@@ -51,8 +54,10 @@ __all__ = [
     "FABT",
     "FGSM",
     "FMN",
+    "NFGSM",
     "PGA",
     "PGD",
+    "RSFGSM",
     "Attack",
     "Attacked",
     "AutoAttack",

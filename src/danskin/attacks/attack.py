@@ -14,7 +14,7 @@ from torch import Tensor
 from danskin.attacks import checks
 from danskin.attacks.grid import Grid
 from danskin.attacks.guard import BatchNormMode, as_found, device_of, raw_module
-from danskin.attacks.payoff import Precision, ShiftPayoff, Witness
+from danskin.attacks.payoff import Precision, ShiftPayoff, Witness, shifted
 from danskin.errors import InputError
 from danskin.losses import LossName, get_loss
 from danskin.minmax import (
@@ -102,6 +102,9 @@ class Attack(ABC):
     grid: int | None = field(default=None, kw_only=True)
     draws: int = field(default=1, kw_only=True)
 
+    #: Whether what the maximiser returns stays in the ball; False for noise that is only trained with.
+    stays_inside: ClassVar[bool] = True
+
     @staticmethod
     def applies_to(x: Tensor) -> bool:
         """Whether the attack can work on inputs of this shape."""
@@ -113,15 +116,11 @@ class Attack(ABC):
 
     def feasible(self, x: Tensor) -> Set:
         """Perturbations of x within the ball that stay in the box."""
-        if self.box is None:
-            return self.ball
-        # inputs may leave the box by rounding: no perturbation is then still feasible
-        return Intersection(self.ball, Box((self.box[0] - x).clamp_max(0), (self.box[1] - x).clamp_min(0)))
+        return perturbations(x, self.ball, self.box)
 
     def problem(
         self,
         model: Callable[[Tensor], Tensor],
-        outer: Callable[[Tensor, Tensor], Tensor] | None = None,
         batchnorm: BatchNormMode | None = None,
         device: torch.device | None = None,
         quick: Callable[[Tensor], Tensor] | None = None,
@@ -130,7 +129,6 @@ class Attack(ABC):
 
         Args:
             model: its parameters are x of the template; the adversary sees the raw module.
-            outer: (logits, labels) -> (batch,), what the weights minimise; default: the attack's own loss.
             batchnorm: overrides the attack's own mode.
             device: of the inputs; default: that of the model's parameters.
             quick: a quicker form of the model for the adversary's search; successes are confirmed by `model`.
@@ -141,13 +139,12 @@ class Attack(ABC):
         def adversary(batch: Batch) -> ShiftPayoff:
             payoff = ShiftPayoff(searched, batch.x, batch.y, batch.targets, loss, self.box, batch.dtype, self.precision)
             confirm = getattr(self, "stop", False)
-            return replace(payoff, plain=plain, draws=self.draws, confirm=confirm, grid=self._grid(batch))
+            payoff = replace(payoff, plain=plain, draws=self.draws, confirm=confirm, grid=self._grid(batch))
+            return payoff.from_clean() if loss.relative else payoff
 
         def payoff(batch: Batch, delta: Tensor) -> Tensor:
-            shift = adversary(batch)
-            logits = model(shift.shifted(delta).to(batch.dtype))
-            logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-            return shift.value(logits) if outer is None else outer(logits, batch.y)
+            logits = model(self.points(batch, delta))
+            return adversary(batch).value(logits.to(torch.promote_types(logits.dtype, torch.float32)))
 
         def guard() -> Any:
             return as_found(raw, batchnorm or self.batchnorm, device or device_of(raw))
@@ -159,6 +156,10 @@ class Attack(ABC):
             adversary,
             guard,
         )
+
+    def points(self, batch: Batch, delta: Tensor) -> Tensor:
+        """(batch, ...) the shifted inputs in the box (and on the grid), as the model takes them."""
+        return shifted(batch.x, delta, self.box, self._grid(batch)).to(batch.dtype)
 
     def _grid(self, batch: Batch) -> Grid | None:
         if self.grid is None:
@@ -185,6 +186,10 @@ class Attack(ABC):
         checks.check_radius(self.ball, x, self.box)
         if targets is not None and self.aims:
             raise InputError(f"targets: expected none for {type(self).__name__}, which tries wrong classes by itself")
+        if targets is not None and get_loss(self.loss).relative:
+            raise InputError(
+                f"targets: expected none with loss={self.loss!r}, which knows no labels; use cross_entropy"
+            )
         if targets is not None:
             targets = checks.check_integer_labels(targets, x, "targets")
         elif get_loss(self.loss).targeted and not self.aims:
@@ -224,6 +229,11 @@ class Attack(ABC):
             InputError: wrong inputs, labels, radius or box.
             ModelError: the model returned NaN, the wrong batch size, or something without a gradient.
         """
+        if not self.stays_inside:
+            raise InputError(
+                f"{type(self).__name__}: expected to be trained with, got a call as an attack; its points leave the "
+                "ball, so use FGSM or PGD to attack"
+            )
         start = time.perf_counter()
         batch = self.batch(x, y, targets)
         names = None if index is None else _ordinary(checks.check_integer_labels(index, x, "index"))
@@ -269,6 +279,14 @@ class Attack(ABC):
         delta = x.to(batch.x.dtype) - batch.x
         audited = in_bounds(self, delta, x)
         return Attacked(x, delta, success & audited, value, cost, found.status, probability)
+
+
+def perturbations(x: Tensor, ball: Ball, box: checks.DataBox) -> Set:
+    """Perturbations of x within the ball that stay in the box."""
+    if box is None:
+        return ball
+    # inputs may leave the box by rounding: no perturbation is then still feasible
+    return Intersection(ball, Box((box[0] - x).clamp_max(0), (box[1] - x).clamp_min(0)))
 
 
 def in_bounds(attack: Attack, delta: Tensor, x: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from danskin.attacks.apgd import Towards, check_classes, wrong_classes
 from danskin.attacks.attack import Attack
+from danskin.attacks.guard import BatchNormMode
 from danskin.attacks.payoff import ShiftPayoff
 from danskin.errors import InputError
 from danskin.losses import LossName, get_loss
@@ -34,13 +35,13 @@ class ClassPerturbations:
     classes: Tensor
 
     def weights(self, mu: float) -> Tensor:
-        r"""(batch, m) softmax(margin / mu): the maximiser of sum_j w_j margin_j + mu entropy(w) over the simplex.
+        r"""(batch, m) softmax(mu * margin): the maximiser of mu * sum_j w_j margin_j + entropy(w) over the simplex.
 
-        As mu goes to 0 all weight goes to the largest margin, which is BETA.
+        As mu grows all weight goes to the largest margin, which is BETA; mu = 0 is the mean.
         """
-        if mu <= 0:
-            raise InputError(f"mu: expected a number > 0, got {mu}; the limit 0 is BETA itself")
-        return (self.margin / mu).softmax(1)
+        if mu < 0:
+            raise InputError(f"mu: expected a number >= 0, got {mu}; BETA itself is the limit of large ones")
+        return (mu * self.margin).softmax(1)
 
 
 @dataclass(frozen=True)
@@ -94,14 +95,20 @@ class BETA(Attack):
         )
 
     def per_class(
-        self, model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, *, seed: int = 0
+        self,
+        model: Callable[[Tensor], Tensor],
+        x: Tensor,
+        y: Tensor,
+        *,
+        seed: int = 0,
+        batchnorm: BatchNormMode | None = None,
     ) -> ClassPerturbations:
         """The best perturbation for each wrong class by itself, for the smooth variant and for figures.
 
         The smooth variant replaces the best class by weights (`ClassPerturbations.weights`); its outer loss is
         sum_j w_j CE(f(x + delta_j), y) with w constant.
         """
-        batch, problem = self.batch(x, y), self.problem(model, device=x.device)
+        batch, problem = self.batch(x, y), self.problem(model, batchnorm=batchnorm, device=x.device)
         with problem.guard():
             payoff, Y = problem.adversary_payoff(batch), problem.feasible(batch)
             if not isinstance(payoff, ShiftPayoff) or not len(x):

@@ -53,6 +53,18 @@ def as_found(model: Any, batchnorm: BatchNormMode, device: torch.device, *, warn
         stack.enter_context(_random_state(device))
         if isinstance(model, nn.Module):
             stack.enter_context(_frozen_parameters(model))
+            stack.enter_context(mode_of(model, batchnorm, warn=warn))
+        yield
+
+
+@contextmanager
+def mode_of(model: Any, batchnorm: BatchNormMode, *, warn: bool = False) -> Iterator[None]:
+    """BatchNorm and dropout in a mode while gradients flow to the weights; flags and buffers are put back.
+
+    With "train_update" the buffers keep what they got.
+    """
+    with ExitStack() as stack:
+        if isinstance(model, nn.Module):
             if batchnorm != "train_update":
                 stack.enter_context(_buffers_kept(model))
             stack.enter_context(_mode(model, batchnorm, warn))

@@ -46,6 +46,7 @@ class ShiftPayoff:
         witness: called with the names and inputs of every success as soon as it is seen.
         grid: where given, inputs are moved to its nearest point in the ball before the model sees them.
         draws: passes to average over, for models that are random; adversarial is then what errs in more than half.
+        reference: (batch, classes) log-probabilities at the clean inputs, for a loss relative to them.
         extra: examples passed forward beside the calls that the maximiser counts; shared by all `rows`.
     """
 
@@ -64,17 +65,13 @@ class ShiftPayoff:
     witness: Witness | None = None
     grid: Grid | None = None
     draws: int = 1
+    reference: Tensor | None = None
     extra: Tally = field(default_factory=lambda: Tally())
     checked: bool = field(default=False, repr=False)
 
     def shifted(self, delta: Tensor) -> Tensor:
         """X + delta, kept in the box against rounding; on the grid if there is one."""
-        if self.grid is not None:
-            return self.grid.point(self.x, delta)
-        x = self.x + delta
-        if self.box is None:
-            return x
-        return x.clamp(*self.box) if x.requires_grad else x.clamp_(*self.box)
+        return shifted(self.x, delta, self.box, self.grid)
 
     def logits(self, point: Tensor, *, plain: bool = False) -> Tensor:
         """The model's logits in float32 or float64, checked on the first call.
@@ -101,6 +98,8 @@ class ShiftPayoff:
 
     def value(self, logits: Tensor) -> Tensor:
         """What the adversary raises, per example."""
+        if self.loss.relative:
+            return self.loss.function(logits, self.reference)
         if self.loss.targeted:
             aim = self.targets if self.toward is None else self.toward
             if aim is None:  # an attack that aims by itself, judged: the best of all aims
@@ -109,6 +108,13 @@ class ShiftPayoff:
         if self.targets is not None:
             return -self.loss.function(logits, self.targets)
         return self.loss.function(logits, self.y)
+
+    def from_clean(self) -> ShiftPayoff:
+        """The same with the log-probabilities at the clean inputs as its reference: one forward pass, no gradient."""
+        with torch.no_grad():
+            reference = self.logits(self.x).log_softmax(1)
+        self.extra.forwards += len(self.x)
+        return replace(self, reference=reference)
 
     def adversarial(self, logits: Tensor) -> Tensor:
         """(batch,) bool: the prediction is wrong, or is the target."""
@@ -185,13 +191,23 @@ class ShiftPayoff:
         def cut(each: Tensor | None) -> Tensor | None:
             return None if each is None else each[index]
 
-        targets, toward, names = cut(self.targets), cut(self.toward), cut(self.names)
         grid = None if self.grid is None else self.grid.rows(index)
-        return replace(self, x=self.x[index], y=self.y[index], targets=targets, toward=toward, names=names, grid=grid)
+        whose = {name: cut(getattr(self, name)) for name in ("targets", "toward", "names", "reference")}
+        return replace(self, x=self.x[index], y=self.y[index], grid=grid, **whose)  # type: ignore[arg-type]
 
     def fanned(self, toward: Tensor) -> FannedPayoff:
         """The payoff over examples times classes: each example once for every class in `toward` (batch, m)."""
         return FannedPayoff(self, toward)
+
+
+def shifted(x: Tensor, delta: Tensor, box: checks.DataBox, grid: Grid | None = None) -> Tensor:
+    """X + delta, kept in the box against rounding; on the grid if there is one."""
+    if grid is not None:
+        return grid.point(x, delta)
+    point = x + delta
+    if box is None:
+        return point
+    return point.clamp(*box) if point.requires_grad else point.clamp_(*box)
 
 
 @dataclass

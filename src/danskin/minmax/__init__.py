@@ -6,6 +6,7 @@ from danskin.minmax.descent import (
     directional_derivative,
     min_norm_weights,
     subdifferential,
+    worst_case,
 )
 from danskin.minmax.majorize import MajorizeMinimize
 from danskin.minmax.maximize import Ascent, BestOf, Maximizer, Restarts, Vertex
@@ -42,4 +43,5 @@ __all__ = [
     "min_norm_weights",
     "number",
     "subdifferential",
+    "worst_case",
 ]

@@ -26,6 +26,12 @@ from danskin.minmax.random import Streams
 from danskin.minmax.result import Maximum
 
 
+def worst_case(problem: Problem, batch: Any, maximizer: Maximizer, generator: Streams | None = None) -> Maximum:
+    """The inner half: y* as the maximiser finds it, inside the problem's guard."""
+    with problem.guard():
+        return maximizer(problem.adversary_payoff(batch), problem.start(batch), problem.feasible(batch), generator)
+
+
 def danskin(
     problem: Problem, batch: Any, maximizer: Maximizer, generator: Streams | None = None
 ) -> tuple[Tensor, Maximum]:
@@ -34,8 +40,7 @@ def danskin(
     Its gradient is taken at y* held fixed: the gradient of the max where y* is its only maximiser, and
     one of its generators elsewhere.
     """
-    with problem.guard():
-        maximum = maximizer(problem.adversary_payoff(batch), problem.start(batch), problem.feasible(batch), generator)
+    maximum = worst_case(problem, batch, maximizer, generator)
     return problem.payoff(batch, maximum.y).mean(), maximum
 
 

@@ -203,9 +203,9 @@ class Vertex:
         _, g = search.evaluate(y0, gradient=True)
         y = Y.lmo(g)
         if self.keep == "last":
-            return search.result(Status.DONE, y)
+            return replace(search.result(Status.DONE, y), gradient=g)
         search.evaluate(y, gradient=False)
-        return search.result(Status.DONE)
+        return replace(search.result(Status.DONE), gradient=g)
 
 
 @dataclass(frozen=True)
@@ -222,6 +222,7 @@ class Ascent:
         first: "step", or "vertex" to go to the linear maximiser of the first gradient (exact for linear
             f from any start, and never worse than one linear maximiser when keep is "best").
         random_start: begin at a random point of Y instead of y0 (needs a generator).
+        start_noise: with random_start, begin at y0 + start_noise * N(0, 1), projected, instead of uniformly in Y.
         quantile: for "sparse", in [0, 1).
         keep: "best" of all points visited (settled first, then by value), the best by "value" alone, or
             the "last", which is then not evaluated.
@@ -236,6 +237,7 @@ class Ascent:
     schedule: Schedule = "constant"
     first: Literal["step", "vertex"] = "step"
     random_start: bool = False
+    start_noise: float | None = None
     quantile: float = 0.99
     keep: Keep = "best"
     stop: bool = False
@@ -251,12 +253,17 @@ class Ascent:
             raise InputError(
                 f"Ascent.direction: expected 'steepest', 'gradient' or 'sparse', got {self.direction!r}; pick one"
             )
+        if self.start_noise is not None and not (self.random_start and self.start_noise > 0):
+            raise InputError(
+                f"Ascent.start_noise: expected a number > 0 together with random_start, got {self.start_noise} and "
+                f"{self.random_start}; leave it out for a uniform start"
+            )
         if not 0 <= self.quantile < 1:
             raise InputError(f"Ascent.quantile: expected a number in [0, 1), got {self.quantile}; try 0.99")
 
     def __call__(self, f: Payoff, y0: Tensor, Y: Set, generator: Streams | None = None) -> Maximum:
         """Maximise f over Y from y0."""
-        y0 = first_point("Ascent", self.random_start, y0, Y, generator)
+        y0 = first_point("Ascent", self.random_start, y0, Y, generator, self.start_noise)
         search = Search(f, y0, Y, keep=self.keep, drop=self.stop)
         y, length = search.y, torch.as_tensor(self.step, dtype=y0.dtype, device=y0.device)
         for k in range(self.steps):
@@ -298,13 +305,15 @@ class Ascent:
         return Y.project(torch.addcmul(y, d, rowwise(length * factor, y)))
 
 
-def first_point(who: str, random: bool, y0: Tensor, Y: Set, generator: Streams | None) -> Tensor:
-    """Where a run begins: a random point of Y, or y0 projected on Y."""
+def first_point(
+    who: str, random: bool, y0: Tensor, Y: Set, generator: Streams | None, noise: float | None = None
+) -> Tensor:
+    """Where a run begins: a random point of Y (near y0 with `noise`), or y0 projected on Y."""
     if not random:
         return Y.project(y0)
     if generator is None:
         raise InputError(f"{who}: expected a generator for the random start, got None; pass Streams")
-    return Y.project(Y.sample(y0, generator))
+    return Y.project(Y.sample(y0, generator) if noise is None else y0 + noise * generator.normal(y0))
 
 
 def is_cube(Y: Any) -> bool:

@@ -59,6 +59,7 @@ class Maximum:
             when the payoff does not say, or was not evaluated.
         cost: forwards, backwards, calls and seconds.
         status: how the run ended.
+        gradient: (batch, ...) of the payoff at y0, where the run took it there and nothing else; None otherwise.
     """
 
     y: Tensor
@@ -66,3 +67,4 @@ class Maximum:
     settled: Tensor | None
     cost: Cost
     status: Status
+    gradient: Tensor | None = None

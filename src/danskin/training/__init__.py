@@ -1,30 +1,49 @@
 """Objectives over weights, and the loop that minimises them."""
 
-from danskin.training.objectives import (
-    AdversarialTraining,
-    LinearRobustTraining,
-    Objective,
-    StandardTraining,
-    inner_attack,
-)
+from danskin.training.awp import AWP
+from danskin.training.free import FreeTraining
+from danskin.training.objective import Found, Losses, Memory, Objective, Step, inner_attack
+from danskin.training.objectives import AdversarialTraining, BETATraining, LinearRobustTraining, StandardTraining
 from danskin.training.optimizers import OPTIMIZERS, SGD, AdamW, Optimizer
 from danskin.training.overfitting import OverfittingWatch
 from danskin.training.process import Process, SingleProcess
 from danskin.training.schedules import SCHEDULES, Constant, Cosine, OneCycle, Piecewise, Schedule
 from danskin.training.state import TrainingState
+from danskin.training.trades import MART, TRADES
 from danskin.training.trainer import Augment, Hooks, Trainer
 
+#: Objectives by the name they have in recipes.
+OBJECTIVES: dict[str, type[Objective]] = {
+    "standard": StandardTraining,
+    "adversarial": AdversarialTraining,
+    "free": FreeTraining,
+    "trades": TRADES,
+    "mart": MART,
+    "beta_training": BETATraining,
+    "awp": AWP,
+    "linear_robust": LinearRobustTraining,
+}
+
 __all__ = [
+    "AWP",
+    "MART",
+    "OBJECTIVES",
     "OPTIMIZERS",
     "SCHEDULES",
     "SGD",
+    "TRADES",
     "AdamW",
     "AdversarialTraining",
     "Augment",
+    "BETATraining",
     "Constant",
     "Cosine",
+    "Found",
+    "FreeTraining",
     "Hooks",
     "LinearRobustTraining",
+    "Losses",
+    "Memory",
     "Objective",
     "OneCycle",
     "Optimizer",
@@ -34,6 +53,7 @@ __all__ = [
     "Schedule",
     "SingleProcess",
     "StandardTraining",
+    "Step",
     "Trainer",
     "TrainingState",
     "inner_attack",

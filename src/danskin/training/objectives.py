@@ -1,35 +1,34 @@
-"""Objectives over weights: ``objective(model, x, y, seed=0) -> scalar loss``, ready for backward().
-
-They work in anyone's loop. The mean over the batch is taken here and nowhere before. LECTURE row C1.
-"""
+"""Standard and adversarial training, and the exact robust risk of linear models. LECTURE rows A2, B7, C1, C7."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from danskin.attacks import Attack, robust_margin
+from danskin.attacks import BETA, Attack, robust_margin
 from danskin.attacks.attack import Ball
 from danskin.attacks.guard import BatchNormMode
 from danskin.errors import InputError
 from danskin.losses import LossName, check_labels, get_loss
-from danskin.minmax import Streams, Template, danskin
-
-
-class Objective(Protocol):
-    """What a trainer minimises."""
-
-    def __call__(self, model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, *, seed: int = 0) -> Tensor:
-        """The loss of a batch: a scalar with a gradient to the weights."""
-        ...
+from danskin.minmax import Template
+from danskin.training.objective import (
+    Found,
+    Losses,
+    Model,
+    Objective,
+    Step,
+    attacked,
+    judged,
+    logits_at,
+    trainable_loss,
+)
 
 
 @dataclass(frozen=True)
-class StandardTraining:
+class StandardTraining(Objective):
     """mean_i loss(model(x_i), y_i): empirical risk.
 
     Args:
@@ -41,23 +40,26 @@ class StandardTraining:
 
     loss: LossName = "cross_entropy"
 
-    def __call__(self, model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, *, seed: int = 0) -> Tensor:
-        """The mean loss on clean inputs."""
-        logits = model(x)
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        return _checked(self.loss)(logits, y).mean()
+    def search(self, model: Model, x: Tensor, y: Tensor, step: Step) -> Found:
+        """The clean inputs."""
+        return Found(x, y, x)
+
+    def losses(self, model: Model, found: Found, step: Step) -> Losses:
+        """The losses there."""
+        logits = logits_at(model, found.points)
+        return judged(logits, found.y, trainable_loss(self.loss)(logits, found.y))
 
 
 @dataclass(frozen=True)
-class AdversarialTraining:
+class AdversarialTraining(Objective):
     """mean_i loss(model(x_i + delta_i), y_i), with delta_i found by an attack on the current weights.
 
-    The gradient is Danskin's: taken at delta held fixed. The attack sees the raw module, also under
-    DistributedDataParallel.
+    The gradient is Danskin's: taken at delta held fixed. With `FGSM`, `RSFGSM`, `NFGSM` or `PGD` inside this is
+    FGSM training, fast adversarial training, N-FGSM and Madry's training.
 
     Args:
         attack: any attack; keep="last" is what Madry et al. do and saves a forward pass.
-        loss: what the weights minimise; default: the attack's own loss.
+        loss: what the weights minimise; default: the attack's own loss, cross-entropy where that is targeted.
         batchnorm: what BatchNorm and dropout do during the attack: "eval" (running statistics),
             "batch_frozen" (batch statistics, buffers untouched) or "train_update" (batch statistics, and each
             attack step updates the buffers, as in Madry's, Wong's and Rice's code).
@@ -72,20 +74,73 @@ class AdversarialTraining:
     loss: LossName | None = None
     batchnorm: BatchNormMode = "eval"
 
-    def __call__(self, model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, *, seed: int = 0) -> Tensor:
-        """The mean loss at the attacked inputs."""
-        if len(x) == 0:
-            raise InputError("AdversarialTraining: expected at least one example, got an empty batch; skip it")
-        batch = self.attack.batch(x, y)
-        outer = _checked(self.loss) if self.loss else None
-        problem = self.attack.problem(model, outer, self.batchnorm, x.device)
-        streams = Streams.of_content(seed, batch.x)
-        loss, _ = danskin(problem, batch, self.attack.maximizer(), streams)
-        return loss
+    def search(self, model: Model, x: Tensor, y: Tensor, step: Step) -> Found:
+        """The attacked inputs."""
+        return attacked(self.attack, model, x, y, step.seed, self.batchnorm)
+
+    def losses(self, model: Model, found: Found, step: Step) -> Losses:
+        """The losses there."""
+        own = get_loss(self.attack.loss)
+        name = self.loss or ("cross_entropy" if own.targeted or own.relative else self.attack.loss)
+        logits = logits_at(model, found.points)
+        return judged(logits, found.y, trainable_loss(name)(logits, found.y))
 
 
 @dataclass(frozen=True)
-class LinearRobustTraining:
+class BETATraining(Objective):
+    r"""mean_i CE(model(x_i + delta_ij*), y_i), delta_ij for the largest margin of class j, j* the best class.
+
+    Attacker and defender play different games: the attacker maximises the margin, an exact surrogate of its 0-1
+    payoff, the defender minimises cross-entropy, an upper bound of it. The smooth variant trains on the points of all
+    wrong classes, weighted by softmax_j(mu * margin_ij), held constant; mu to infinity is the hard variant, mu = 0 the mean.
+
+    Args:
+        attack: `BETA`, whose `classes` limits the wrong classes tried; keep="value" trains on the largest margin.
+        mu: None for the hard variant.
+        batchnorm: what BatchNorm does during the attack.
+
+    Reference: Robey, Latorre, Pappas, Hassani and Cevher, ICLR 2024, Algorithms 2 and 3; the weights of the smooth
+    variant are our reading. Lecture: row C7.
+    """
+
+    template: ClassVar[Template] = Template("weights", "input shift", "ball and box", "CE below, margin above")
+    moves: ClassVar[str] = "the best targeted attack inside, gradient descent outside"
+
+    attack: BETA
+    mu: float | None = None
+    batchnorm: BatchNormMode = "eval"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.attack, BETA):
+            raise InputError(
+                f"BETATraining.attack: expected BETA, got {type(self.attack).__name__}; use AdversarialTraining for it"
+            )
+        if self.mu is not None and not self.mu >= 0:
+            raise InputError(f"BETATraining.mu: expected a number >= 0, got {self.mu}; None is the hard variant")
+
+    def search(self, model: Model, x: Tensor, y: Tensor, step: Step) -> Found:
+        """The best point of each example, or those of all its wrong classes."""
+        if self.mu is None:
+            return attacked(self.attack, model, x, y, step.seed, self.batchnorm)
+        batch = self.attack.batch(x, y)
+        each = self.attack.per_class(model, x, y, seed=step.seed, batchnorm=self.batchnorm)
+        points = torch.stack([self.attack.points(batch, delta) for delta in each.delta.unbind(1)])
+        return Found(x, batch.y, points, weights=each.weights(self.mu).T)
+
+    def losses(self, model: Model, found: Found, step: Step) -> Losses:
+        """Cross-entropy there; for several points the weighted sum, in one forward pass."""
+        loss = trainable_loss("cross_entropy")
+        if found.weights is None:
+            logits = logits_at(model, found.points)
+            return judged(logits, found.y, loss(logits, found.y))
+        m, n = found.weights.shape
+        logits = logits_at(model, found.points.flatten(0, 1))
+        each = judged(logits, found.y.repeat(m), loss(logits, found.y.repeat(m)))
+        return Losses((found.weights * each.value.view(m, n)).sum(0), each.wrong.view(m, n).any(0))
+
+
+@dataclass(frozen=True)
+class LinearRobustTraining(Objective):
     """mean_i loss(b_i h(x_i) - radius * dual_norm(grad h)): the exact robust risk of a linear model.
 
     No attack is needed: for an affine model with one output the worst case is in closed form (no data box).
@@ -104,39 +159,21 @@ class LinearRobustTraining:
     ball: Ball
     loss: LossName = "logistic"
 
-    def __call__(self, model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, *, seed: int = 0) -> Tensor:
-        """The mean exact robust loss."""
+    def search(self, model: Model, x: Tensor, y: Tensor, step: Step) -> Found:
+        """The clean inputs: the worst case needs no search."""
+        return Found(x, y, x)
+
+    def losses(self, model: Model, found: Found, step: Step) -> Losses:
+        """The exact robust losses."""
         loss = get_loss(self.loss)
         if not loss.binary:
             raise InputError(
                 f"LinearRobustTraining.loss: expected 'logistic', 'hinge' or 'squared', got {self.loss!r}; "
                 "classes have no closed form"
             )
-        inputs = x.detach().requires_grad_()
+        inputs, y = found.x.detach().requires_grad_(), found.y
         h = model(inputs)
         check_labels(y, h, loss)
         (weight,) = torch.autograd.grad(h.sum(), inputs, create_graph=True)
         margin = robust_margin(y * h.reshape(-1), weight, self.ball)
-        return loss.function(margin, torch.ones_like(y)).mean()
-
-
-def _checked(name: LossName) -> Callable[[Tensor, Tensor], Tensor]:
-    """The loss called `name`, which refuses labels that do not fit."""
-    loss = get_loss(name)
-    if loss.targeted or name == "zero_one":
-        raise InputError(
-            f"loss: expected one that weights can minimise, with a gradient and without targets, got {name!r}; use "
-            "cross_entropy"
-        )
-
-    def function(logits: Tensor, labels: Tensor) -> Tensor:
-        check_labels(labels, logits, loss)
-        return loss.function(logits, labels)
-
-    return function
-
-
-def inner_attack(objective: Any) -> Attack | None:
-    """The attack inside an objective, or None."""
-    found = getattr(objective, "attack", None)
-    return found if isinstance(found, Attack) else None
+        return Losses(loss.function(margin, torch.ones_like(y)), margin.detach() < 0)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 
@@ -50,3 +52,37 @@ class SingleProcess:
 
     def average_buffers(self, model: nn.Module) -> None:
         """Nothing to do."""
+
+
+@dataclass(frozen=True)
+class Together:
+    """The processes that share a batch in equal parts.
+
+    Args:
+        group: torch's process group; None for this process alone.
+    """
+
+    group: Any = None
+
+    @property
+    def world(self) -> int:
+        """How many there are."""
+        return 1 if self.group is None else torch.distributed.get_world_size(self.group)
+
+    def sum(self, value: Tensor) -> Tensor:
+        """The sum over the processes; the value itself where there is one."""
+        if self.group is None:
+            return value
+        value = value.detach().clone()
+        torch.distributed.all_reduce(value, group=self.group)
+        return value
+
+    def mean(self, value: Tensor) -> Tensor:
+        """The mean over the processes."""
+        return value if self.group is None else self.sum(value) / self.world
+
+
+def together(model: Any) -> Together:
+    """The processes of a model: those of its DistributedDataParallel wrapper, else this one alone."""
+    wrapped = isinstance(model, nn.parallel.DistributedDataParallel)
+    return Together(model.process_group if wrapped else None)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from danskin.errors import CheckpointError
@@ -24,6 +24,7 @@ class TrainingState:
         batch: batches finished in the current epoch.
         step: optimiser steps made.
         history: one dict of numbers per finished epoch.
+        memory: what the objective keeps from step to step (`Objective.begin`), made in the first call of `fit`.
         sums: running sums of the current epoch (loss, examples).
         best: {"epoch", "value", "weights"} of the best epoch so far; empty before the first.
         overfitted: the first step at which catastrophic overfitting was seen, or None.
@@ -36,6 +37,7 @@ class TrainingState:
     batch: int = 0
     step: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
+    memory: dict[str, Tensor] = field(default_factory=dict)
     sums: dict[str, float] = field(default_factory=lambda: {"loss": 0.0, "examples": 0.0})
     best: dict[str, Any] = field(default_factory=dict)
     overfitted: int | None = None
@@ -47,7 +49,7 @@ class TrainingState:
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors, numbers and texts only: loads with weights_only=True."""
-        device = next(self.model.parameters()).device
+        device = _device(self.model)
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -57,6 +59,8 @@ class TrainingState:
             "step": self.step,
             "history": self.history,
             "sums": self.sums,
+            "memory": {name: kept.detach() for name, kept in self.memory.items()},
+            "memory_gradients": {name: kept.grad for name, kept in self.memory.items() if kept.is_leaf},
             "best": self.best,
             "overfitted": self.overfitted,
             "random": torch.get_rng_state(),
@@ -81,6 +85,9 @@ class TrainingState:
                 self.ema.load_state_dict(saved["ema"])
             place = {k: saved[k] for k in ("epoch", "batch", "step", "history", "sums", "best", "overfitted")}
             random, random_cuda = saved["random"], saved["random_cuda"]
+            self.memory = {name: kept.clone().to(_device(self.model)) for name, kept in saved["memory"].items()}
+            for name, gradient in saved["memory_gradients"].items():
+                self.memory[name].grad = None if gradient is None else gradient.to(self.memory[name])
         except (KeyError, TypeError, RuntimeError, ValueError) as error:
             first = str(error).strip().splitlines()
             detail = " ".join(line.strip() for line in first[:2])
@@ -92,9 +99,13 @@ class TrainingState:
             setattr(self, name, value)
         torch.set_rng_state(random.cpu())
         if random_cuda is not None and torch.cuda.is_available():
-            torch.cuda.set_rng_state(random_cuda.cpu(), next(self.model.parameters()).device)
+            torch.cuda.set_rng_state(random_cuda.cpu(), _device(self.model))
 
     def use_best(self) -> None:
         """Put the best epoch's weights into the evaluated module."""
         if self.best:
             self.weights.load_state_dict(self.best["weights"])
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device

@@ -24,7 +24,7 @@ from danskin.attacks.outcomes import outcomes
 from danskin.data import batch_indices, crop_flip, draw_crop_flip, to_float
 from danskin.errors import DivergenceError, InputError
 from danskin.metrics import Share
-from danskin.training.objectives import Objective, inner_attack
+from danskin.training.objective import Objective, inner_attack
 from danskin.training.optimizers import SGD, Optimizer
 from danskin.training.overfitting import OverfittingWatch
 from danskin.training.process import Process, SingleProcess
@@ -88,6 +88,7 @@ class Trainer:
         select: which epoch is best: by "robust" or by "clean" validation accuracy; "auto" is "robust" when the
             objective holds an attack and there is a monitor, else "clean".
         watch: how to look for catastrophic overfitting (adversarial objectives only).
+        steps_per_batch: optimiser steps with the same gradient; 1. Two is what the released code of ELLE does.
         log_every: steps between "step" events.
     """
 
@@ -103,9 +104,10 @@ class Trainer:
     select: Literal["auto", "robust", "clean"] = "auto"
     watch: OverfittingWatch = field(default_factory=OverfittingWatch)
     log_every: int = 20
+    steps_per_batch: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "log_every"):
+        for name in ("epochs", "batch_size", "log_every", "steps_per_batch"):
             if getattr(self, name) < 1:
                 raise InputError(f"Trainer.{name}: expected at least 1, got {getattr(self, name)}; correct it")
         if self.ema is not None and not 0 < self.ema < 1:
@@ -188,7 +190,12 @@ class _Run:
         if self.batch == 0:
             raise InputError(f"fit: expected at least {world} training examples, got {n}; use fewer processes")
         self.outer = self.process.wrap(self.state.model)
-        self.steps = self.trainer.epochs * (n // self.batch)
+        self.steps = self.trainer.epochs * (n // self.batch) * self.objective.replays
+        if not self.state.memory:
+            self.state.memory = self.objective.begin()
+        for name, kept in self.state.memory.items():
+            kept = kept if kept.device == self.train[1].device else kept.to(self.train[1].device)
+            self.state.memory[name] = kept
 
     def epoch(self) -> None:
         """Train one epoch, or what is left of it, then validate."""
@@ -196,9 +203,11 @@ class _Run:
         batches = batch_indices(len(self.train[1]), self.batch, seed=self.seed, epoch=state.epoch, drop_last=True)
         state.model.train()
         for rows in batches[state.batch :]:
-            self._step(rows)
+            rows = self._drawn(rows)
+            for _ in range(self.objective.replays):
+                self._step(rows)
+                state.step += 1
             state.batch += 1
-            state.step += 1
             self._after_step(last=state.batch == len(batches))
         state.epoch, state.batch = state.epoch + 1, 0
         self._validate(time.perf_counter() - started)
@@ -210,12 +219,17 @@ class _Run:
         state, trainer = self.state, self.trainer
         x, y = self._batch(rows)
         rate = trainer.optimizer.lr * trainer.schedule(state.step / self.steps)
+        momentum = getattr(trainer.schedule, "momentum", None)
         for group in state.optimizer.param_groups:
             group["lr"] = rate
+            if momentum is not None:
+                group["momentum"] = momentum(state.step / self.steps)
         state.optimizer.zero_grad(set_to_none=True)
         low = trainer.precision == "bfloat16"
         with torch.autocast(x.device.type, torch.bfloat16) if low else nullcontext():
-            loss = self.objective(self.outer, x, y, seed=_mixed(self.seed, state.step))
+            loss = self.objective(
+                self.outer, x, y, seed=_mixed(self.seed, state.step), memory=state.memory, index=self._mine(rows)
+            )
         loss.backward()
         # one sum for loss and stop: all processes then take every branch alike
         total, stops = self.process.sum(torch.stack([loss.detach(), loss.new_tensor(self.hooks.stop())])).tolist()
@@ -224,7 +238,8 @@ class _Run:
             raise _diverged(f"a finite loss, got {value} in step {state.step + 1}")
         if trainer.clip is not None:
             nn.utils.clip_grad_norm_(state.model.parameters(), trainer.clip)
-        state.optimizer.step()
+        for _ in range(trainer.steps_per_batch):
+            state.optimizer.step()
         if state.ema is not None:
             state.ema.update_parameters(state.model)
         state.sums["loss"] += value * len(rows)
@@ -232,11 +247,24 @@ class _Run:
         if state.step % trainer.log_every == 0:
             self.hooks.event({"event": "step", "step": state.step + 1, "of": self.steps, "loss": value, "lr": rate})
 
+    @property
+    def _part(self) -> slice:
+        """The places in a batch that are this process's."""
+        return slice(self.process.rank, None, self.process.world)
+
+    def _mine(self, rows: Tensor) -> Tensor:
+        return rows[self._part].to(self.train[1].device)
+
+    def _drawn(self, rows: Tensor) -> Tensor:
+        """The rows of the next batch: these, or those an objective draws in their place (`Objective.draw`)."""
+        state = self.state
+        drawn = self.objective.draw(state.memory, self.train[1], len(rows), _mixed(self.seed, state.step, 2))
+        return rows if drawn is None else drawn
+
     def _batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """This process's part of a batch, augmented with numbers drawn for the whole of it."""
         x, y = self.train
-        augment, part = self.trainer.augment, slice(self.process.rank, None, self.process.world)
-        mine = rows[part].to(x.device)
+        augment, part, mine = self.trainer.augment, self._part, self._mine(rows)
         images, labels = x[mine], y[mine]
         if augment.crop or augment.flip:
             generator = torch.Generator().manual_seed(_mixed(self.seed, self.state.step, 1))

@@ -1,0 +1,124 @@
+"""Adversarial weight perturbation: a second adversary moves the weights, layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from danskin.attacks import Attack
+from danskin.attacks.guard import mode_of
+from danskin.errors import InputError
+from danskin.minmax import L2, Template
+from danskin.training.objective import Found, Losses, Memory, Model, Objective, Step, inner_attack, raw_module
+
+_STEPS = "awp.steps"
+
+
+class Shifted(nn.Module):
+    """A model at other weights; gradients flow to its own.
+
+    Args:
+        model: the module, or its DistributedDataParallel wrapper.
+        weights: by their names in the raw module, to be used in place of its own.
+    """
+
+    def __init__(self, model: Any, weights: dict[str, Tensor]) -> None:
+        super().__init__()
+        self.model = model
+        prefix = "" if raw_module(model) is model else "module."
+        self._weights = {prefix + name: weight for name, weight in weights.items()}
+
+    def forward(self, x: Tensor) -> Any:
+        """The model's output at these weights."""
+        return torch.func.functional_call(self.model, self._weights, (x,))
+
+
+def layers(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The weight matrices and kernels of a model by name: no biases, no normalisation."""
+    return {
+        name: p
+        for name, p in model.named_parameters()
+        if p.requires_grad and p.ndim > 1 and name.rpartition(".")[2] == "weight"
+    }
+
+
+def layerwise_ascent(weights: Sequence[Tensor], gradients: Sequence[Tensor], gamma: float) -> list[Tensor]:
+    r"""v_l = argmax <g_l, v> over |v_l| <= gamma * |w_l| (Frobenius): one linear maximiser of an l2 ball per layer."""
+    return [L2(gamma * w.detach().norm().reshape(1)).lmo(g[None])[0] for w, g in zip(weights, gradients, strict=True)]
+
+
+@dataclass(frozen=True)
+class AWP(Objective):
+    r"""The losses of another objective at w + v, v the layer-wise ascent step |v_l| <= gamma * |w_l| on their mean.
+
+    The points are found at w, then v by one linear maximiser on the mean loss there, then the losses at w + v. The
+    weights themselves never move, so that the optimiser steps from w with the gradient taken at w + v.
+
+    Args:
+        objective: any, such as `AdversarialTraining` (AT-AWP) or `TRADES` (TRADES-AWP).
+        gamma: relative size, >= 0; 0.01 for AT, 0.005 for TRADES as published.
+        decay: the optimiser's weight decay, to reproduce released code, where it acts on w + v; 0 for decay of w.
+        warmup: steps without perturbation.
+
+    Reference: Wu, Xia and Wang, "Adversarial weight perturbation helps robust generalization", NeurIPS 2020, eqs. (7)
+    to (10). Lecture: rows C8, C16. It is SAM with layer-wise radii on the adversarial batch.
+    """
+
+    template: ClassVar[Template] = Template("weights", "weight shift after input shift", "l2 ball per layer", "any")
+    moves: ClassVar[str] = "an objective's adversary, one linear maximiser on the weights, gradient descent outside"
+
+    objective: Objective
+    gamma: float = 0.01
+    decay: float = 0.0
+    warmup: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("gamma", "decay", "warmup"):
+            if not getattr(self, name) >= 0:
+                raise InputError(f"AWP.{name}: expected a number >= 0, got {getattr(self, name)}; 0 is none")
+
+    @property
+    def attack(self) -> Attack | None:
+        """The attack of the objective inside."""
+        return inner_attack(self.objective)
+
+    @property
+    def replays(self) -> int:  # type: ignore[override]
+        """As the objective inside."""
+        return self.objective.replays
+
+    def begin(self) -> Memory:
+        """What the objective inside keeps, and the steps made while warming up."""
+        return self.objective.begin() | ({_STEPS: torch.zeros((), dtype=torch.int64)} if self.warmup else {})
+
+    def search(self, model: Model, x: Tensor, y: Tensor, step: Step) -> Found:
+        """What the adversary of the objective inside finds at the weights as they are."""
+        return self.objective.search(model, x, y, step)
+
+    def losses(self, model: Model, found: Found, step: Step) -> Losses:
+        """The losses at the shifted weights."""
+        if self.warmup and int(step.memory[_STEPS]) < self.warmup:
+            step.memory[_STEPS] += 1
+            return self.objective.losses(model, found, step)
+        weights = layers(raw_module(model))
+        if not weights:
+            raise InputError("AWP: expected a model with weight matrices or kernels, got none; leave AWP out")
+        shifts = self._shifts(model, weights, found, step)
+        moved = {name: w + v for (name, w), v in zip(weights.items(), shifts, strict=True)}
+        losses = self.objective.losses(Shifted(model, moved), found, step)
+        if self.decay:
+            drag = sum((w * v).sum() for w, v in zip(weights.values(), shifts, strict=True))
+            losses = losses._replace(value=losses.value + self.decay * (drag - drag.detach()))  # type: ignore[union-attr]
+        return losses
+
+    def _shifts(self, model: Model, weights: dict[str, nn.Parameter], found: Found, step: Step) -> list[Tensor]:
+        raw, own = raw_module(model), list(weights.values())
+        aside = replace(step, memory={name: kept.clone() for name, kept in step.memory.items()})
+        with mode_of(raw, "batch_frozen" if raw.training else "eval"), torch.enable_grad():
+            value = self.objective.losses(raw, found, aside).value.mean()
+            gradients = torch.autograd.grad(value, own)
+        return layerwise_ascent(own, [step.processes.mean(g) for g in gradients], self.gamma)

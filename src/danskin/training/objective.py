@@ -1,0 +1,211 @@
+"""What every objective over weights is: what its adversary finds, and the losses of the examples there.
+
+``objective(model, x, y, seed=step) -> scalar``, ready for backward(), in anyone's loop. The mean over the batch is
+taken in `Objective.__call__` and nowhere before, so that objectives nest: a regulariser adds to the losses of the
+examples, class weights multiply them, a weight perturbation evaluates them elsewhere. LECTURE rows A1 and C1.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from danskin.attacks import Attack
+from danskin.attacks.guard import BatchNormMode, raw_module
+from danskin.errors import InputError
+from danskin.losses import LossName, check_labels, get_loss, predict
+from danskin.minmax import Streams, worst_case
+from danskin.training.process import Together, together
+
+#: What an objective keeps from step to step: tensors by name, made by `Objective.begin`, changed in place.
+Memory = dict[str, Tensor]
+Model = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """What an objective knows of the step beside model and batch.
+
+    Args:
+        seed: of all random numbers of the step; they belong to examples.
+        memory: what the objective keeps (`Objective.begin`).
+        index: (batch,) int64 places of the examples in the data set, for objectives that keep something per example.
+        processes: those that share the batch; sums over them.
+    """
+
+    seed: int = 0
+    memory: Memory = field(default_factory=dict)
+    index: Tensor | None = None
+    processes: Together = field(default_factory=Together)
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What the adversary of an objective found; everything is held constant in the outer step.
+
+    Args:
+        x: (batch, ...) clean inputs as the model takes them.
+        y: (batch,) labels.
+        points: (batch, ...) inputs to train on, or (m, batch, ...) where there are m of each example.
+        gradient: (batch, ...) of the adversary's loss at x where the search took it, else None.
+        weights: (m, batch) of the points, where there are several.
+    """
+
+    x: Tensor
+    y: Tensor
+    points: Tensor
+    gradient: Tensor | None = None
+    weights: Tensor | None = None
+
+
+class Losses(NamedTuple):
+    """Per example: the loss to minimise, and whether the prediction at the point trained on is wrong.
+
+    value (batch,) has a gradient to the weights; wrong (batch,) is bool.
+    """
+
+    value: Tensor
+    wrong: Tensor
+
+
+class Objective(ABC):
+    """min over weights of the mean of `losses` at what `search` finds."""
+
+    #: Optimiser steps that are meant to be made on each batch, one call of the objective for each.
+    replays: int = 1
+
+    def begin(self) -> Memory:
+        """What to keep from step to step; {} for most. Pass it to every call, and save it with the weights."""
+        return {}
+
+    def draw(self, memory: Memory, labels: Tensor, n: int, seed: int) -> Tensor | None:
+        """Places in the data set of the next n examples to train on, where the objective chooses them; None else.
+
+        Args:
+            memory: what the objective keeps.
+            labels: (examples,) of the whole data set.
+            n: how many.
+            seed: of the draw.
+        """
+        return None
+
+    @abstractmethod
+    def search(self, model: Model, x: Tensor, y: Tensor, step: Step) -> Found:
+        """What the adversary does; the weights do not move."""
+
+    @abstractmethod
+    def losses(self, model: Model, found: Found, step: Step) -> Losses:
+        """The losses of the examples there, with a gradient to the weights."""
+
+    def __call__(
+        self,
+        model: Model,
+        x: Tensor,
+        y: Tensor,
+        *,
+        seed: int = 0,
+        memory: Memory | None = None,
+        index: Tensor | None = None,
+    ) -> Tensor:
+        """The mean loss of a batch, ready for backward().
+
+        Args:
+            model: inputs to logits; under DistributedDataParallel the adversary sees the raw module, and numbers that
+                belong to the whole batch are summed over the processes.
+            x: (batch, ...) inputs in the data's own units.
+            y: (batch,) labels.
+            seed: another one for every step.
+            memory: from `begin`, the same dict in every step; not needed by objectives that keep nothing.
+            index: (batch,) places of the examples in the data set; needed by `FOL` only.
+
+        Raises:
+            InputError: an empty batch, labels or inputs that do not fit, or no memory where one is needed.
+        """
+        name = type(self).__name__
+        if len(x) == 0:
+            raise InputError(f"{name}: expected at least one example, got an empty batch; skip it")
+        if memory is None:
+            memory = self.begin()
+            if memory:
+                raise InputError(
+                    f"{name}.memory: expected the dict that the steps share, got none; make it once with "
+                    "memory = objective.begin() and pass memory=memory in every step"
+                )
+        step = Step(seed, memory, index, together(model))
+        return self.losses(model, self.search(model, x, y, step), step).value.mean()
+
+
+def logits_at(model: Model, points: Tensor) -> Tensor:
+    """The model's logits in at least float32."""
+    logits = model(points)
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def judged(logits: Tensor, y: Tensor, value: Tensor) -> Losses:
+    """These losses, with what the logits say."""
+    return Losses(value, predict(logits.detach()) != y)
+
+
+def trainable_loss(name: LossName) -> Callable[[Tensor, Tensor], Tensor]:
+    """The loss called `name`, which refuses labels that do not fit."""
+    loss = get_loss(name)
+    if loss.targeted or loss.relative or name == "zero_one":
+        raise InputError(
+            f"loss: expected one that weights can minimise, with a gradient and a label, got {name!r}; use "
+            "cross_entropy"
+        )
+
+    def function(logits: Tensor, labels: Tensor) -> Tensor:
+        check_labels(labels, logits, loss)
+        return loss.function(logits, labels)
+
+    return function
+
+
+def attacked(
+    attack: Attack, model: Model, x: Tensor, y: Tensor, seed: int, batchnorm: BatchNormMode, child: int | None = None
+) -> Found:
+    """The points that an attack finds, not judged: one maximisation inside its guard.
+
+    Args:
+        attack: any attack.
+        model: the adversary sees the raw module.
+        x: (batch, ...) inputs.
+        y: (batch,) labels.
+        seed: of the step.
+        batchnorm: overrides the attack's own mode.
+        child: which of several independent runs.
+    """
+    batch = attack.batch(x, y)
+    problem = attack.problem(model, batchnorm=batchnorm, device=x.device)
+    streams = Streams.of_content(seed, batch.x)
+    maximum = worst_case(problem, batch, attack.maximizer(), streams if child is None else streams.child(child))
+    gradient = maximum.gradient if attack.precision == "model" else None
+    return Found(x, batch.y, attack.points(batch, maximum.y), gradient)
+
+
+def inner_attack(objective: Any) -> Attack | None:
+    """The attack inside an objective, or None."""
+    found = getattr(objective, "attack", None)
+    return found if isinstance(found, Attack) else None
+
+
+__all__ = [
+    "Found",
+    "Losses",
+    "Memory",
+    "Model",
+    "Objective",
+    "Step",
+    "attacked",
+    "inner_attack",
+    "judged",
+    "logits_at",
+    "raw_module",
+    "trainable_loss",
+]
