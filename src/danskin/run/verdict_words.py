@@ -98,7 +98,8 @@ def limits(found: Mapping[str, Any]) -> list[str]:
             out.append(f"The attack {stage['name']} was not run ({stage['left_out']}): the suite is not complete.")
     picked = "one example" if n == 1 else f"{count_text(n)} examples"
     out.append(
-        f"The intervals say what chance does in picking {picked}, not how good the attacks are. That of robust accuracy is ± {50 * (high - low):.1f} points; it takes about four "
+        f"The intervals say what chance does in picking {picked}, not how good the attacks are. That of robust "
+        f"accuracy is ± {50 * (high - low):.1f} points; it takes about four "
         "times as many examples to halve it."
     )
     out.append("Other norms, larger radii, and changes such as rotations, blur or new classes were not asked about.")

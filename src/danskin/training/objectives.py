@@ -92,7 +92,8 @@ class BETATraining(Objective):
 
     Attacker and defender play different games: the attacker maximises the margin, an exact surrogate of its 0-1
     payoff, the defender minimises cross-entropy, an upper bound of it. The smooth variant trains on the points of all
-    wrong classes, weighted by softmax_j(mu * margin_ij), held constant; mu to infinity is the hard variant, mu = 0 the mean.
+    wrong classes, weighted by softmax_j(mu * margin_ij), held constant; mu to infinity is the hard variant, mu = 0 the
+    mean.
 
     Args:
         attack: `BETA`, whose `classes` limits the wrong classes tried; keep="value" trains on the largest margin.
