@@ -157,6 +157,12 @@ def get_loss(name: str) -> Loss:
     return LOSSES[name]
 
 
+def labelled_loss(name: LossName) -> LossName:
+    """The loss itself, or cross-entropy in place of one that needs targets or a clean prediction."""
+    loss = get_loss(name)
+    return "cross_entropy" if loss.targeted or loss.relative else name
+
+
 def check_labels(labels: Tensor, outputs: Tensor, loss: Loss, what: str = "labels") -> None:
     """Refuse labels that do not fit the outputs and the loss.
 

@@ -22,20 +22,15 @@ def _tables() -> dict[str, dict[str, Any]]:
     from danskin.models import MODELS
     from danskin.recipes import RECIPES
     from danskin.run.config import BALLS
-    from danskin.training import OPTIMIZERS, SCHEDULES, AdversarialTraining, LinearRobustTraining, StandardTraining
+    from danskin.training import OBJECTIVES, OPTIMIZERS, SCHEDULES
 
-    objectives = {
-        "standard": StandardTraining,
-        "adversarial": AdversarialTraining,
-        "linear_robust": LinearRobustTraining,
-    }
     return {
         "attacks": dict(ATTACKS),
         "balls": dict(BALLS),
         "data": dict(DATASETS),
         "losses": dict(LOSSES),
         "models": dict(MODELS),
-        "objectives": objectives,
+        "objectives": dict(OBJECTIVES),
         "optimizers": dict(OPTIMIZERS),
         "recipes": dict(RECIPES),
         "schedules": dict(SCHEDULES),

@@ -25,7 +25,15 @@ from danskin.data import DATASETS
 from danskin.errors import ConfigError, DanskinError, InputError, MissingError
 from danskin.losses import LossName
 from danskin.minmax import L1, L2, Linf
-from danskin.training import OPTIMIZERS, SCHEDULES, AdversarialTraining, Objective, StandardTraining, Trainer
+from danskin.training import (
+    OBJECTIVES,
+    OPTIMIZERS,
+    SCHEDULES,
+    AdversarialTraining,
+    Objective,
+    StandardTraining,
+    Trainer,
+)
 
 #: Recipes that danskin ships: name -> YAML file.
 RECIPES = {path.stem: path for path in sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))}
@@ -40,7 +48,8 @@ class DataConfig:
         name: a name of `danskin list data`, "folder:/path" or "npz:/path/file.npz".
         folder: where the files are; default $DANSKIN_DATA or the user cache.
         download: fetch the set when it is not found.
-        validation: examples held out of the training set to choose the best epoch.
+        validation: examples held out of the training set to choose the best epoch; "test" chooses it on the test set,
+            as most released code does, which flatters the figures.
         train: use the first so many training examples only.
         test: use the first so many test examples only.
     """
@@ -48,7 +57,7 @@ class DataConfig:
     name: str = "digits"
     folder: str | None = None
     download: bool = False
-    validation: int = 200
+    validation: int | Literal["test"] = 200
     train: int | None = None
     test: int | None = None
 
@@ -102,11 +111,13 @@ class TrainConfig:
         name: of the recipe; names the run folder.
         data: see `DataConfig`.
         model: see `ModelConfig`.
-        objectives: trained one after the other and compared: "standard", "adversarial".
+        objectives: trained one after the other and compared: a list of "standard" and "adversarial", or a mapping from
+            labels to objectives (`danskin list objectives`). An objective that names no attack has the one below; an
+            attack or a term that names no ball has the ball of the one below.
         attack: of adversarial training; its ball is also the one evaluated.
         monitor: attack for the robust validation accuracy; default: PGD with 10 steps on the same ball.
-        batchnorm: what BatchNorm and dropout do during the attack.
-        loss: what the weights minimise.
+        batchnorm: what BatchNorm and dropout do during the attack, for objectives in a list.
+        loss: what the weights minimise, for objectives in a list.
         trainer: see `danskin.training.Trainer`.
         evaluation: see `EvaluationConfig`.
         seed: of weights, order, augmentation and attacks.
@@ -119,7 +130,7 @@ class TrainConfig:
     name: str = "train"
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
-    objectives: tuple[Literal["standard", "adversarial"], ...] = ("adversarial",)
+    objectives: tuple[Literal["standard", "adversarial"], ...] | dict[str, Objective] = ("adversarial",)
     attack: Attack = field(default_factory=lambda: PGD(Linf(0.1), steps=10, keep="last"))
     monitor: Attack | None = None
     batchnorm: BatchNormMode = "eval"
@@ -136,14 +147,19 @@ class TrainConfig:
         if not self.objectives or len(set(self.objectives)) != len(self.objectives):
             raise ConfigError(
                 f"objectives: expected 'standard', 'adversarial' or both, each once, got {list(self.objectives)}; "
-                "write objectives: [standard, adversarial]"
+                "write objectives: [standard, adversarial], or a mapping from labels to objectives"
             )
+        for label in self.objectives:
+            if not label or any(c in label for c in "/\\ ") or label.startswith("."):
+                raise ConfigError(f"objectives: expected labels that can name a folder, got {label!r}; use words and _")
         for name in ("seed", "threads", "checkpoint_every"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name}: expected a number >= 0, got {getattr(self, name)}; use 0, 1, 2, ...")
 
     def objective(self, label: str) -> Objective:
         """The objective called `label`."""
+        if isinstance(self.objectives, dict):
+            return self.objectives[label]
         if label == "standard":
             return StandardTraining(self.loss)
         return AdversarialTraining(self.attack, self.loss, self.batchnorm)
@@ -152,7 +168,7 @@ class TrainConfig:
 #: Settings that all attacks have.
 _COMMON = {f.name for f in dataclasses.fields(Attack)}
 #: Names of the choices at each place, by the abstract type or any member of the union.
-_CHOICES: tuple[dict[str, Any], ...] = (ATTACKS, BALLS, OPTIMIZERS, SCHEDULES)
+_CHOICES: tuple[dict[str, Any], ...] = (ATTACKS, BALLS, OBJECTIVES, OPTIMIZERS, SCHEDULES)
 
 
 def suggest(word: str, known: typing.Iterable[str]) -> str:
@@ -195,9 +211,14 @@ def build(kind: Any, node: Any, path: str = "") -> Any:
     members = _members(kind)
     if node is None and type(None) in members:
         return None
-    classes = [m for m in members if dataclasses.is_dataclass(m)]
+    classes = [m for m in members if dataclasses.is_dataclass(m) or m is Objective]
     if classes:
         return _build_class(classes, node, path)
+    mapping = next((m for m in members if typing.get_origin(m) is dict), None)
+    if mapping is not None and typing.get_args(mapping)[1] is Objective and isinstance(node, Mapping):
+        return {str(key): build(Objective, value, f"{path}.{key}") for key, value in node.items()}
+    if len(members) > 1 and mapping is not None:
+        kind = next(m for m in members if m is not mapping)
     if typing.get_origin(kind) is tuple and typing.get_args(kind)[1:] == (Ellipsis,):
         inner = typing.get_args(kind)[0]
         if any(dataclasses.is_dataclass(m) for m in _members(inner)):
@@ -364,9 +385,51 @@ def override(node: dict[str, Any], assignments: typing.Iterable[str]) -> dict[st
     return node
 
 
+def completed(node: dict[str, Any]) -> dict[str, Any]:
+    """A recipe whose objectives all say their attack and ball: those of the recipe where they name none."""
+    attack = node.get("attack", plain(TrainConfig().attack))
+    attack = {"name": attack} if isinstance(attack, str) else attack
+    objectives = node.get("objectives")
+    if not isinstance(objectives, Mapping) or not isinstance(attack, Mapping):
+        return node
+    return node | {"objectives": {label: _complete(inner, attack) for label, inner in objectives.items()}}
+
+
+def _complete(node: Any, attack: Mapping[str, Any]) -> Any:
+    """One objective, and those inside it."""
+    node = {"name": node} if isinstance(node, str) else node
+    if not isinstance(node, Mapping) or node.get("name") not in OBJECTIVES:
+        return node
+    node, ball = dict(node), {"ball": attack["ball"]} if "ball" in attack else {}
+    fields = {f.name for f in dataclasses.fields(OBJECTIVES[node["name"]])}  # type: ignore[arg-type]
+
+    def with_ball(part: Any) -> Any:
+        part = {"name": part} if isinstance(part, str) else part
+        return ball | dict(part) if isinstance(part, Mapping) else part
+
+    if "attack" in fields:
+        node["attack"] = with_ball(node["attack"]) if "attack" in node else dict(attack)
+    if "ball" in fields:
+        node = ball | node
+    if "objective" in node:
+        node["objective"] = _complete(node["objective"], attack)
+    if isinstance(node.get("terms"), list | tuple):
+        node["terms"] = [with_ball(term) for term in node["terms"]]
+    return node
+
+
 def load_config(source: str | Path, assignments: typing.Iterable[str] = ()) -> TrainConfig:
     """The config of a recipe with overrides applied."""
-    config: TrainConfig = build(TrainConfig, override(read_recipe(source), assignments))
+    return config_of(override(read_recipe(source), assignments))
+
+
+def config_of(node: dict[str, Any]) -> TrainConfig:
+    """The config that plain data say.
+
+    Raises:
+        ConfigError: unknown keys, values that do not fit, or a data set that is not known.
+    """
+    config: TrainConfig = build(TrainConfig, completed(node))
     config = build(TrainConfig, plain(config))  # defaults, too, as they will be read back: 0 as 0.0
     if ":" not in config.data.name and config.data.name not in DATASETS:
         raise ConfigError(

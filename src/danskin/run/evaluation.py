@@ -15,7 +15,7 @@ from danskin.attacks import FGSM, PGD, Attack, Attacked
 from danskin.attacks.guard import as_found
 from danskin.attacks.outcomes import outcomes
 from danskin.data import to_float
-from danskin.losses import predict
+from danskin.losses import labelled_loss, predict
 from danskin.metrics import Share
 from danskin.minmax import L1, L2, Linf, number
 from danskin.run.config import EvaluationConfig, name_of
@@ -32,7 +32,7 @@ def title(attack: Attack) -> str:
 
 def default_attacks(attack: Attack) -> tuple[Attack, ...]:
     """FGSM, and PGD with 20 steps of radius/4 and two random starts, on the ball of `attack`."""
-    ball, box, loss = attack.ball, attack.box, attack.loss
+    ball, box, loss = attack.ball, attack.box, labelled_loss(attack.loss)
     return (
         FGSM(ball, box=box, loss=loss),
         PGD(ball, steps=20, step="radius/4", restarts=2, stop=True, box=box, loss=loss),

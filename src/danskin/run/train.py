@@ -20,6 +20,7 @@ from danskin.attacks import PGD, Attack
 from danskin.data import Dataset
 from danskin.data import load as load_data
 from danskin.errors import CheckpointError
+from danskin.losses import labelled_loss
 from danskin.models import build as build_model
 from danskin.models import describe
 from danskin.run import checkpoint
@@ -46,7 +47,9 @@ class Split:
 def load_split(config: DataConfig, seed: int, device: torch.device) -> Split:
     """Load a data set; validation examples are the set's own, or held out of the training examples."""
     data = load_data(config.name, config.folder, download=config.download).limit(config.train, config.test)
-    if data.x_val is not None and data.y_val is not None:
+    if config.validation == "test":
+        rest, x_val, y_val = data, data.x_test, data.y_test
+    elif data.x_val is not None and data.y_val is not None:
         rest, x_val, y_val = data, data.x_val, data.y_val
     else:
         rest, x_val, y_val = data.split(config.validation, seed)
@@ -68,7 +71,9 @@ def new_model(config: TrainConfig, data: Dataset, device: torch.device) -> nn.Mo
 def monitor_of(config: TrainConfig) -> Attack:
     """The attack that watches validation accuracy."""
     attack = config.attack
-    return config.monitor or PGD(attack.ball, 10, "radius/4", stop=True, box=attack.box, loss=attack.loss)
+    return config.monitor or PGD(
+        attack.ball, 10, "radius/4", stop=True, box=attack.box, loss=labelled_loss(attack.loss)
+    )
 
 
 def train(

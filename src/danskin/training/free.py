@@ -61,15 +61,13 @@ class FreeTraining(Objective):
         held = step.memory[_DELTA]
         work = torch.promote_types(x.dtype, torch.float32)
         delta = torch.zeros_like(x, dtype=work)
-        fits = held.shape[1:] == x.shape[1:]
-        n = min(len(held), len(x)) if fits else 0
-        delta[:n] = held[:n].detach().to(delta)
         Y = perturbations(x.to(work), self.ball, self.box)
-        if n and held.grad is not None:
-            gradient = torch.zeros_like(delta)
-            gradient[:n] = held.grad[:n].to(delta)
-            length = torch.as_tensor(number(self.step, radius=self.ball.value, steps=1)).to(delta)
-            delta = delta + length * Y.steepest(gradient)
+        if held.shape[1:] == x.shape[1:]:
+            n = min(len(held), len(x))  # a shorter batch leaves the places behind it for good
+            delta[:n] = held[:n].detach().to(delta)
+            if held.grad is not None:
+                length = torch.as_tensor(number(self.step, radius=self.ball.value, steps=1)).to(delta)
+                delta[:n] += length * self.ball.steepest(held.grad[:n].to(delta))
         delta = Y.project(delta).detach().requires_grad_()
         step.memory[_DELTA] = delta
         return Found(x, check_integer_labels(y, x), (x + delta).to(x.dtype))

@@ -14,6 +14,7 @@ from torch import Tensor
 from danskin.attacks import FGSM, PGD, Attack
 from danskin.attacks.outcomes import outcomes
 from danskin.errors import InputError
+from danskin.losses import labelled_loss
 from danskin.metrics import Share
 
 
@@ -52,8 +53,9 @@ class OverfittingWatch:
     ) -> tuple[Share, Share]:
         """Accuracy at the points that FGSM and PGD find, for the ball, box and loss of `attack`."""
         n = min(self.examples, len(y))
-        fgsm = FGSM(attack.ball, loss=attack.loss, box=attack.box)
-        pgd = PGD(attack.ball, self.steps, "radius/4", stop=True, loss=attack.loss, box=attack.box)
+        loss = labelled_loss(attack.loss)
+        fgsm = FGSM(attack.ball, loss=loss, box=attack.box)
+        pgd = PGD(attack.ball, self.steps, "radius/4", stop=True, loss=loss, box=attack.box)
         shares = []
         for a in (fgsm, pgd):
             shares.append(Share.of(outcomes(model, x[:n], y[:n], a, prepare=prepare).correct))

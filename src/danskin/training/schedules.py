@@ -25,11 +25,14 @@ class OneCycle:
         peak: where the top is, as a share of training, in (0, 1).
         start: first factor.
         end: last factor.
+        momenta: (at the ends, at the peak) of the momentum of SGD, linear in between; None leaves it alone. (0.9, 0.8)
+            is what torch's CyclicLR does by default and with it the released code of fast adversarial training.
     """
 
     peak: float = 0.4
     start: float = 0.0
     end: float = 0.0
+    momenta: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.peak < 1:
@@ -40,6 +43,14 @@ class OneCycle:
         if progress < self.peak:
             return self.start + (1 - self.start) * progress / self.peak
         return 1 + (self.end - 1) * (progress - self.peak) / (1 - self.peak)
+
+    def momentum(self, progress: float) -> float | None:
+        """The momentum of SGD, or None for the optimiser's own."""
+        if self.momenta is None:
+            return None
+        ends, top = self.momenta
+        near = progress / self.peak if progress < self.peak else (1 - progress) / (1 - self.peak)
+        return ends + (top - ends) * near
 
 
 @dataclass(frozen=True)

@@ -219,11 +219,12 @@ class _Run:
         state, trainer = self.state, self.trainer
         x, y = self._batch(rows)
         rate = trainer.optimizer.lr * trainer.schedule(state.step / self.steps)
-        momentum = getattr(trainer.schedule, "momentum", None)
+        cycled = getattr(trainer.schedule, "momentum", None)
+        momentum = None if cycled is None else cycled(state.step / self.steps)
         for group in state.optimizer.param_groups:
             group["lr"] = rate
             if momentum is not None:
-                group["momentum"] = momentum(state.step / self.steps)
+                group["momentum"] = momentum
         state.optimizer.zero_grad(set_to_none=True)
         low = trainer.precision == "bfloat16"
         with torch.autocast(x.device.type, torch.bfloat16) if low else nullcontext():
