@@ -8,6 +8,7 @@ from typing import ClassVar, Literal, get_args
 import torch
 from torch import Tensor
 
+from danskin.attacks.guard import raw_module
 from danskin.errors import InputError
 from danskin.minmax import Streams, Template
 from danskin.minmax.sets import rowwise
@@ -60,7 +61,7 @@ class _Interpolation(Regularizer):
     def values(self, model: Model, x: Tensor, y: Tensor, *, seed: int = 0, gradient: Tensor | None = None) -> Tensor:
         """The squared interpolation error, (batch,), by one forward pass of three points per example."""
         x, y = checked(x, y, self.ball)
-        at, streams = working(x), Streams.of_content(seed, x)
+        model, at, streams = raw_module(model), working(x), Streams.of_content(seed, x)
         first = self.sample(at, streams.child(0)) if self.endpoints == "both_random" else at
         second = self.sample(at, streams.child(1))
         t = streams.child(2).uniform(at.new_empty(len(at), 1)).view(-1)

@@ -183,9 +183,10 @@ class Regularizer(ABC):
         """
         leaf = point.detach().requires_grad_()
         value = self.losses(model, leaf, y, dtype)
-        if not twice:
-            return value, gradient_at(value, leaf)
-        return value, torch.autograd.grad(value.sum(), leaf, create_graph=True)[0]
+        slope = None
+        if twice and value.requires_grad:
+            (slope,) = torch.autograd.grad(value.sum(), leaf, create_graph=True, allow_unused=True)
+        return value, gradient_at(value, leaf) if slope is None else slope  # which says what is wrong, if anything is
 
 
 def checked(x: Tensor, y: Tensor, ball: Ball) -> tuple[Tensor, Tensor]:
