@@ -21,6 +21,7 @@ def _tables() -> dict[str, dict[str, Any]]:
     from danskin.losses import LOSSES
     from danskin.models import MODELS
     from danskin.recipes import RECIPES
+    from danskin.regularizers import REGULARIZERS
     from danskin.run.config import BALLS
     from danskin.training import OBJECTIVES, OPTIMIZERS, SCHEDULES
 
@@ -33,6 +34,7 @@ def _tables() -> dict[str, dict[str, Any]]:
         "objectives": dict(OBJECTIVES),
         "optimizers": dict(OPTIMIZERS),
         "recipes": dict(RECIPES),
+        "regularizers": dict(REGULARIZERS),
         "schedules": dict(SCHEDULES),
     }
 

@@ -25,6 +25,7 @@ from danskin.data import DATASETS
 from danskin.errors import ConfigError, DanskinError, InputError, MissingError
 from danskin.losses import LossName
 from danskin.minmax import L1, L2, Linf
+from danskin.regularizers import REGULARIZERS
 from danskin.training import (
     OBJECTIVES,
     OPTIMIZERS,
@@ -168,7 +169,7 @@ class TrainConfig:
 #: Settings that all attacks have.
 _COMMON = {f.name for f in dataclasses.fields(Attack)}
 #: Names of the choices at each place, by the abstract type or any member of the union.
-_CHOICES: tuple[dict[str, Any], ...] = (ATTACKS, BALLS, OBJECTIVES, OPTIMIZERS, SCHEDULES)
+_CHOICES: tuple[dict[str, Any], ...] = (ATTACKS, BALLS, OBJECTIVES, OPTIMIZERS, REGULARIZERS, SCHEDULES)
 
 
 def suggest(word: str, known: typing.Iterable[str]) -> str:

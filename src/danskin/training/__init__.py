@@ -7,6 +7,7 @@ from danskin.training.objectives import AdversarialTraining, BETATraining, Linea
 from danskin.training.optimizers import OPTIMIZERS, SGD, AdamW, Optimizer
 from danskin.training.overfitting import OverfittingWatch
 from danskin.training.process import Process, SingleProcess
+from danskin.training.regularized import Regularized
 from danskin.training.schedules import SCHEDULES, Constant, Cosine, OneCycle, Piecewise, Schedule
 from danskin.training.state import TrainingState
 from danskin.training.trades import MART, TRADES
@@ -21,6 +22,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "mart": MART,
     "beta_training": BETATraining,
     "awp": AWP,
+    "regularized": Regularized,
     "linear_robust": LinearRobustTraining,
 }
 
@@ -50,6 +52,7 @@ __all__ = [
     "OverfittingWatch",
     "Piecewise",
     "Process",
+    "Regularized",
     "Schedule",
     "SingleProcess",
     "StandardTraining",

@@ -1,0 +1,85 @@
+"""Any objective with terms against catastrophic overfitting."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from danskin.attacks import Attack
+from danskin.attacks.guard import BatchNormMode, mode_of
+from danskin.errors import InputError
+from danskin.minmax import Template
+from danskin.regularizers import Regularizer
+from danskin.training.objective import Found, Losses, Memory, Model, Objective, Step, inner_attack, raw_module
+
+
+@dataclass(frozen=True)
+class Regularized(Objective):
+    """The losses of another objective, plus terms at the clean inputs.
+
+    Args:
+        objective: any.
+        terms: one or more of `danskin.regularizers`; each sees the model as the objective's adversary does, in its
+            BatchNorm mode, and takes the gradient at the clean input from it where both want the same one.
+        batchnorm: overrides that mode: "eval", "batch_frozen", or "train_update" as in released code.
+
+    Lecture: rows C11 to C14.
+    """
+
+    template: ClassVar[Template] = Template("weights", "that of the objective", "its set", "its loss + terms")
+    moves: ClassVar[str] = "an objective's adversary, gradient descent outside"
+
+    objective: Objective
+    terms: tuple[Regularizer, ...]
+    batchnorm: BatchNormMode | None = None
+
+    def __post_init__(self) -> None:
+        if not self.terms or not all(isinstance(term, Regularizer) for term in self.terms):
+            raise InputError(f"Regularized.terms: expected one regulariser or more, got {self.terms!r}; pass (term,)")
+
+    @property
+    def attack(self) -> Attack | None:
+        """The attack of the objective inside."""
+        return inner_attack(self.objective)
+
+    @property
+    def replays(self) -> int:  # type: ignore[override]
+        """As the objective inside."""
+        return self.objective.replays
+
+    def begin(self) -> Memory:
+        """What the objective and the terms keep."""
+        memory = self.objective.begin()
+        for i, term in enumerate(self.terms):
+            memory |= {f"terms.{i}.{name}": kept for name, kept in term.begin().items()}
+        return memory
+
+    def search(self, model: Model, x: Tensor, y: Tensor, step: Step) -> Found:
+        """What the adversary of the objective inside finds."""
+        return self.objective.search(model, x, y, step)
+
+    def losses(self, model: Model, found: Found, step: Step) -> Losses:
+        """The losses there and the terms."""
+        losses, raw = self.objective.losses(model, found, step), raw_module(model)
+        value, attack = losses.value, self.attack
+        mode: Any = self.batchnorm or getattr(self.objective, "batchnorm", "eval")
+        with mode_of(raw, mode):
+            for i, term in enumerate(self.terms):
+                same = self.batchnorm is None and attack is not None and attack.loss == term.loss
+                value = value + term(
+                    raw,
+                    found.x,
+                    found.y,
+                    seed=step.seed,
+                    gradient=found.gradient if same else None,
+                    memory=_part(step.memory, f"terms.{i}."),
+                    mean=step.processes.mean,
+                )
+        return losses._replace(value=value)
+
+
+def _part(memory: Memory, prefix: str) -> Memory:
+    """The tensors whose names begin with a prefix; a term changes them in place."""
+    return {name.removeprefix(prefix): kept for name, kept in memory.items() if name.startswith(prefix)}
