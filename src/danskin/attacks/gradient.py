@@ -89,8 +89,8 @@ class PGD(Attack):
         step: a_0: a number, or a text such as "2/255" or "radius/4"; default 2.5 * radius / steps.
         schedule: a_k / a_0: "constant", "inverse_sqrt", "inverse", "linear", "cosine".
         random_start: begin uniformly in the ball (cut at the box), instead of at the clean input.
-        start_noise: begin at start_noise * N(0, 1) instead (TRADES and MART: 0.001; an input at a minimum of the
-            payoff, as the clean one is of a divergence from itself, has no gradient to follow).
+        start_noise: begin at start_noise * N(0, 1) instead (TRADES and MART: 0.001; at the clean input a divergence
+            from it has no gradient to follow).
         restarts: runs from independent random starts; the best is kept per example.
         keep: "best" point visited (adversarial first, then by loss), best by "value" alone, or the "last".
         stop: leave an example as soon as it is adversarial: as many successes for less work.

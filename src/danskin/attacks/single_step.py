@@ -95,5 +95,6 @@ class NoisyStep:
             raise InputError("NoisyStep: expected a generator for the noise, got None; pass Streams")
         start = Y.project(self.noise.sample(y0, generator))
         _, _, g = look(f, start, gradient=True)
-        y = Y.project(start + rowwise(torch.as_tensor(self.step).to(start), start) * Y.steepest(g))
+        length = torch.as_tensor(self.step, dtype=start.dtype, device=start.device)
+        y = Y.project(start + rowwise(length, start) * Y.steepest(g))
         return Maximum(y, None, None, Cost(len(y), len(y), 1), Status.DONE)

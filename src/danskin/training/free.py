@@ -13,6 +13,7 @@ from danskin.attacks.checks import DataBox, check_box, check_inputs, check_integ
 from danskin.errors import InputError
 from danskin.losses import LossName
 from danskin.minmax import Number, Template, number
+from danskin.minmax.sets import rowwise
 from danskin.training.objective import Found, Losses, Memory, Model, Objective, Step, judged, logits_at, trainable_loss
 
 _DELTA = "free.delta"
@@ -66,8 +67,8 @@ class FreeTraining(Objective):
             n = min(len(held), len(x))  # a shorter batch leaves the places behind it for good
             delta[:n] = held[:n].detach().to(delta)
             if held.grad is not None:
-                length = torch.as_tensor(number(self.step, radius=self.ball.value, steps=1)).to(delta)
-                delta[:n] += length * self.ball.steepest(held.grad[:n].to(delta))
+                length = number(self.step, radius=self.ball.value, steps=1)
+                delta[:n] += rowwise(length, delta[:n]) * self.ball.steepest(held.grad[:n].to(delta))
         delta = Y.project(delta).detach().requires_grad_()
         step.memory[_DELTA] = delta
         return Found(x, check_integer_labels(y, x), (x + delta).to(x.dtype))

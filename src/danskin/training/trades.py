@@ -37,7 +37,7 @@ class TRADES(Objective):
         batchnorm: what BatchNorm does during the attack.
 
     Reference: Zhang et al., ICML 2019, eq. (5) and Algorithm 1. Lecture: row C8. At delta = 0 the divergence has no
-    gradient: a run from the clean input never moves.
+    gradient: the signs that a run from the clean input follows are those of rounding errors.
     """
 
     template: ClassVar[Template] = Template("weights", "input shift", "ball and box", "CE + beta * divergence")
