@@ -43,7 +43,8 @@ class Progress:
             case "step":
                 if label not in self.tasks:
                     self.tasks[label] = self.bar.add_task(label, total=event["of"], note="")
-                note = f"loss {event['loss']:.3f}"
+                gauges = "".join(f", {name} {value:.3g}" for name, value in list(event.get("gauges", {}).items())[:3])
+                note = f"loss {event['loss']:.3f}{gauges}"
                 self.bar.update(self.tasks[label], completed=event["step"], note=note)
             case "epoch":
                 self._epoch(label, event)
@@ -61,6 +62,7 @@ class Progress:
 
     def _epoch(self, label: str, event: dict[str, Any]) -> None:
         robust = "" if event["robust"] is None else f", robust {100 * event['robust']:.1f} %"
+        robust += f" (worst class {100 * event['worst_class']:.1f} %)" if "worst_class" in event else ""
         text = (
             f"{label}: epoch {event['epoch']}/{self.epochs}, loss {event['train_loss']:.3f}, "
             f"clean {100 * event['clean']:.1f} %{robust}"

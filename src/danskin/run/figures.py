@@ -24,7 +24,7 @@ Array = NDArray[Any]
 Event = Mapping[str, Any]
 
 INK, MUTED, LINE, PAPER, WRONG = "#1f2328", "#646c76", "#e2e5e9", "#ffffff", "#b4232a"
-MODEL_COLORS = ("#1f6fb2", "#d9730d", "#0f8a6d", "#8e5ba6", "#6f7d1a")
+MODEL_COLORS = ("#1f6fb2", "#d9730d", "#0f8a6d", "#8e5ba6", "#6f7d1a", "#a8452f", "#2b7f94", "#6b5a45")
 #: The colours, as the names of the page's CSS variables.
 VARIABLES = {INK: "ink", MUTED: "muted", LINE: "line", PAPER: "card", WRONG: "wrong"} | {
     color: f"model{i}" for i, color in enumerate(MODEL_COLORS)

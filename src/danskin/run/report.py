@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from danskin.errors import MissingError
-from danskin.run import figures
+from danskin.run import figures, figures_live
 from danskin.run.figures import Drawn
 from danskin.run.pages import (
     Run,
@@ -208,7 +208,28 @@ def _learning(run: Run, color: Mapping[str, str]) -> list[Drawn]:
     if svg := figures.validation_accuracy(run.events, color):
         caption = f"Validation accuracy{held}: clean (dashed) and under the monitoring attack (solid)."
         out.append(Drawn("validation-accuracy", svg, "Validation accuracy", f"Last values: {accuracy}.", caption))
-    return out + _watches(run, color)
+    return out + _watches(run, color) + _live(run, color, last)
+
+
+def _live(run: Run, color: Mapping[str, str], last: Mapping[str, Mapping[str, Any]]) -> list[Drawn]:
+    """The worst class, and what objectives steer by themselves."""
+    out = []
+    if svg := figures_live.worst_class(run.events, color):
+        words = "; ".join(
+            f"{m}: average {100 * e['robust']:.1f} %, worst class {100 * e['worst_class']:.1f} %"
+            for m, e in last.items()
+            if e.get("worst_class") is not None and e.get("robust") is not None
+        )
+        caption = "Robust validation accuracy: the average over classes' examples (dashed) and the worst class (solid)."
+        out.append(Drawn("worst-class", svg, "Average and worst class", f"Last values: {words}.", caption))
+    names = figures_live.gauge_names(run.events)
+    kinds = list(dict.fromkeys(name.rpartition(" ")[0] if name[-1].isdigit() else name for name in names))
+    for i, kind in enumerate(kinds):
+        group = [n for n in names if n == kind or (n.rpartition(" ")[0] == kind and n[-1].isdigit())]
+        if svg := figures_live.gauge(run.events, color, group):
+            caption = f"{kind[0].upper()}{kind[1:]}, as the objective steered it."
+            out.append(Drawn(f"gauge-{i}", svg, kind, caption, caption))
+    return out
 
 
 def _watches(run: Run, color: Mapping[str, str]) -> list[Drawn]:

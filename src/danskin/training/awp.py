@@ -95,6 +95,10 @@ class AWP(Objective):
         """What the objective inside keeps, and the steps made while warming up."""
         return self.objective.begin() | ({_STEPS: torch.zeros((), dtype=torch.int64)} if self.warmup else {})
 
+    def gauges(self, memory: Memory) -> dict[str, float]:
+        """Those of the objective inside."""
+        return self.objective.gauges(memory)
+
     def search(self, model: Model, x: Tensor, y: Tensor, step: Step) -> Found:
         """What the adversary of the objective inside finds at the weights as they are."""
         return self.objective.search(model, x, y, step)

@@ -94,6 +94,10 @@ class Objective(ABC):
         """
         return None
 
+    def gauges(self, memory: Memory) -> dict[str, float]:
+        """Numbers to watch while training, such as an adaptive weight; none for most."""
+        return {}
+
     @abstractmethod
     def search(self, model: Model, x: Tensor, y: Tensor, step: Step) -> Found:
         """What the adversary does; the weights do not move."""

@@ -56,6 +56,15 @@ class Regularized(Objective):
             memory |= {f"terms.{i}.{name}": kept for name, kept in term.begin().items()}
         return memory
 
+    def gauges(self, memory: Memory) -> dict[str, float]:
+        """Those of the objective inside, and the weights that are switched on and off."""
+        switched = {
+            f"weight of {type(term).__name__}": term.schedule.weight(_part(memory, f"terms.{i}."), term.weight)
+            for i, term in enumerate(self.terms)
+            if term.schedule is not None
+        }
+        return self.objective.gauges(memory) | switched
+
     def search(self, model: Model, x: Tensor, y: Tensor, step: Step) -> Found:
         """What the adversary of the objective inside finds."""
         return self.objective.search(model, x, y, step)

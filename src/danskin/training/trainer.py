@@ -23,7 +23,7 @@ from danskin.attacks.guard import as_found
 from danskin.attacks.outcomes import outcomes
 from danskin.data import batch_indices, crop_flip, draw_crop_flip, to_float
 from danskin.errors import DivergenceError, InputError
-from danskin.metrics import Share
+from danskin.metrics import PerClass, Share
 from danskin.training.objective import Objective, inner_attack
 from danskin.training.optimizers import SGD, Optimizer
 from danskin.training.overfitting import OverfittingWatch
@@ -246,7 +246,9 @@ class _Run:
         state.sums["loss"] += value * len(rows)
         state.sums["examples"] += len(rows)
         if state.step % trainer.log_every == 0:
-            self.hooks.event({"event": "step", "step": state.step + 1, "of": self.steps, "loss": value, "lr": rate})
+            event = {"event": "step", "step": state.step + 1, "of": self.steps, "loss": value, "lr": rate}
+            gauges = self.objective.gauges(state.memory)
+            self.hooks.event(event | ({"gauges": gauges} if gauges else {}))
 
     @property
     def _part(self) -> slice:
@@ -310,7 +312,8 @@ class _Run:
         self.process.average_buffers(state.model)
         if state.ema is not None:
             self.process.average_buffers(state.ema.module)
-        clean, robust = self._accuracies()
+        right, survived = self._outcomes()
+        clean, robust = self._total(right), None if survived is None else self._total(survived)
         row = {
             "event": "epoch",
             "epoch": state.epoch,
@@ -321,6 +324,8 @@ class _Run:
             "validation_examples": clean.n,
             "seconds": seconds,
         }
+        if survived is not None:
+            row |= self._by_class(right, survived)
         state.history.append(row)
         state.sums = {"loss": 0.0, "examples": 0.0}
         value = self._selected(clean, robust).value
@@ -329,14 +334,29 @@ class _Run:
             state.best = {"epoch": state.epoch, "value": value, "weights": weights}
         self.hooks.event(row)
 
-    def _accuracies(self) -> tuple[Share, Share | None]:
-        """Clean and robust accuracy over the validation examples, each process its part."""
-        x, y = (t[self.process.rank :: self.process.world] for t in self.validation)
+    def _outcomes(self) -> tuple[Tensor, Tensor | None]:
+        """Which of this process's validation examples are right, clean and under the monitor."""
+        x, y = (t[self._part] for t in self.validation)
         clean = outcomes(self.state.weights, x, y, prepare=self._prepare).correct
         if self.monitor is None:
-            return self._total(clean), None
-        robust = outcomes(self.state.weights, x, y, self.monitor, prepare=self._prepare, among=clean).correct
-        return self._total(clean), self._total(robust)
+            return clean, None
+        return clean, outcomes(self.state.weights, x, y, self.monitor, prepare=self._prepare, among=clean).correct
+
+    def _by_class(self, clean: Tensor, robust: Tensor) -> Event:
+        """Per class of the validation set: examples, right, right under attack; and the worst one (LECTURE row C15)."""
+        y = self.validation[1]
+        low, classes = int(y.min()), int(y.max()) + 1
+        if low < 0:  # -1/+1 labels: one output, two classes that nobody numbers
+            return {}
+        each = PerClass.of(y[self._part], clean, robust, classes)
+        mine = torch.tensor([[s.n, s.hits, r.hits] for s, r in zip(each.clean, each.robust, strict=True)])
+        counts = self.process.sum(mine.to(y.device)).tolist()
+        shares = [r / n for n, _, r in counts if n]
+        return {
+            "classes": counts,
+            "worst_class": min(shares),
+            "worst_class_clean": min(c / n for n, c, _ in counts if n),
+        }
 
     def _selected(self, clean: Share, robust: Share | None) -> Share:
         """The accuracy that decides which epoch is best."""
