@@ -137,6 +137,15 @@ def test_the_schedule_is_that_of_the_whole_list(options):
         assert 0.0 in found[found.index(4000.0) :]
 
 
+def test_the_deviation_is_that_of_the_population():
+    """1, 2, 3: mean 2 and deviation 0.816, so 3.63 is the threshold; with 1 (of a sample) it would be 4."""
+    for value, jumps in ((3.6, False), (3.7, True)):
+        memory = OnOff().begin()
+        for past in (1.0, 2.0, 3.0, value):
+            OnOff().update(memory, past)
+        assert bool(memory["switch"] == 1) is jumps
+
+
 def test_values_that_are_not_finite_stay_out_of_the_statistics():
     schedule = OnOff()
     memory = schedule.begin()

@@ -57,7 +57,7 @@ class LLR(Regularizer):
 
     The search leaves BatchNorm's buffers and the random state alone. A module compiled by torch.compile cannot be
     differentiated twice: the eager module inside it is used, which has the same weights. Costs 2 steps + 1 passes for
-    the search and about 8 for the term.
+    the search and about 9 for the term.
 
     Reference: Qin et al., "Adversarial robustness through local linearization", NeurIPS 2019, eqs. (5) to (9) (numbers
     and defaults as recalled). Lecture: row C13.
