@@ -111,7 +111,7 @@ def measure_times(workload: Workload, rows: list[Contestant], rounds: int, warmu
 MEMORY_ROWS = ("bare", "danskin PGD", "danskin PGD, keep=last")
 
 
-def measure_memory(workload: Workload, threads: int, option: str = "--peak", repeats: int = 3) -> dict[str, Any]:
+def measure_memory(workload: Workload, threads: int, option: str = "--peak", repeats: int = 9) -> dict[str, Any]:
     """Peak memory above what was held before, each run in a process of its own.
 
     Args:
