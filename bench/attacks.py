@@ -111,27 +111,40 @@ def measure_times(workload: Workload, rows: list[Contestant], rounds: int, warmu
 MEMORY_ROWS = ("bare", "danskin PGD", "danskin PGD, keep=last")
 
 
-def measure_memory(workload: Workload, threads: int, repeats: int = 3) -> dict[str, Any]:
-    """Peak memory above what was held before, each run in a process of its own."""
+def measure_memory(workload: Workload, threads: int, option: str = "--peak", repeats: int = 9) -> dict[str, Any]:
+    """Peak memory above what was held before, each run in a process of its own.
+
+    Args:
+        workload: the model.
+        threads: of torch.
+        option: "--peak", or "--second-peak" for a row that has run once before, on one example.
+        repeats: runs.
+    """
     peaks: dict[str, list[int]] = {label: [] for label in MEMORY_ROWS}
     environment = {name: value for name, value in os.environ.items() if name not in KEEP_MEMORY}
     for _ in range(repeats):
         for label, found in peaks.items():
-            say(f"{workload.model}: memory, {label}")
-            command = [sys.executable, __file__, "--peak", workload.model, label, "--threads", str(threads)]
+            say(f"{workload.model}: memory, {label}, {option}")
+            command = [sys.executable, __file__, option, workload.model, label, "--threads", str(threads)]
             done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True, env=environment)
             found.append(int(done.stdout))
     bare = statistics.median(peaks["bare"])
     return {label: {"bytes": found, "ratio": statistics.median(found) / bare} for label, found in peaks.items()}
 
 
-def print_peak(model: str, label: str) -> None:
-    """The run of one process of `measure_memory`: one gradient to load what is loaded lazily, then the row."""
+def print_peak(model: str, label: str, second: bool) -> None:
+    """The run of one process of `measure_memory`: one gradient to load what is loaded lazily, then the row.
+
+    With `second`, the row itself first runs on one example: then its own code is in memory too, as that of the bare
+    passes is in either case.
+    """
     workload = WORKLOADS[model]
     (row,) = (row for row in OURS if row.label == label)
     ready = setup(workload, row.treatment)
     z = ready.x[:1].clone().requires_grad_()
     torch.autograd.grad(F.cross_entropy(ready.model(z), ready.y[:1], reduction="sum"), z)
+    if second:
+        row.make(ready.model, ready.x[:1], ready.y[:1])()
     call, _ = make(row, workload)
     print(peak_above_start(call))
 
@@ -156,6 +169,11 @@ def line(row: Contestant, result: dict[str, Any]) -> str:
 def version_of(row: Contestant) -> str:
     """The version of a peer."""
     return (version(row.distribution) or "") if row.distribution else ""
+
+
+def sizes(peaks: dict[str, Any]) -> str:
+    """Median peaks in MiB."""
+    return ", ".join(f"{label} {statistics.median(peaks[label]['bytes']) / 2**20:.0f} MiB" for label in peaks)
 
 
 def verdict(name: str, value: float, target: float) -> str:
@@ -194,8 +212,10 @@ def markdown(report: dict[str, Any], rows: list[Contestant]) -> str:
         if result["memory"]:
             peaks = result["memory"]
             text += [verdict("peak memory, danskin PGD ÷ bare", peaks["danskin PGD"]["ratio"], TARGETS["memory"])]
-            sizes = (f"{label} {statistics.median(peaks[label]['bytes']) / 2**20:.0f} MiB" for label in peaks)
-            text += [f"- peak memory above the start: {', '.join(sizes)}"]
+            text += [f"- peak memory above the start: {sizes(peaks)}"]
+            ratio = result["memory_second"]["danskin PGD"]["ratio"]
+            text += [f"- the same in a process that has attacked one example before: {ratio:.2f}; "
+                     f"{sizes(result['memory_second'])}"]  # fmt: skip
     return "\n".join(text) + "\n"
 
 
@@ -215,14 +235,15 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--no-memory", action="store_true", help="leave out the memory measurement")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "attacks.json", help="JSON; .md goes beside it")
     parser.add_argument("--peak", nargs=2, metavar=("MODEL", "ROW"), help=argparse.SUPPRESS)
+    parser.add_argument("--second-peak", nargs=2, metavar=("MODEL", "ROW"), help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
 def main() -> None:
     options = arguments()
     torch.set_num_threads(options.threads)
-    if options.peak:
-        return print_peak(*options.peak)
+    if options.peak or options.second_peak:
+        return print_peak(*(options.peak or options.second_peak), second=bool(options.second_peak))
     if options.allocator == "keep" and any(name not in os.environ for name in KEEP_MEMORY):
         os.execve(sys.executable, [sys.executable, *sys.argv], {**KEEP_MEMORY, **os.environ})  # read at start only
     models = options.models.split(",")
@@ -248,9 +269,11 @@ def main() -> None:
     for name, n in zip(models, rounds, strict=True):
         workload = WORKLOADS[name]
         memory = {} if options.no_memory else measure_memory(workload, options.threads)
+        second = {} if options.no_memory else measure_memory(workload, options.threads, "--second-peak")
         times = measure_times(workload, asked, n, options.warmup, options.seed)
         skipped = {row.label: {"status": "not run"} for row in rows if row not in asked}
         report["models"][name] = {"rounds": n, "rows": {**times, **skipped}, "memory": memory}
+        report["models"][name]["memory_second"] = second
         report["load_at_end"] = os.getloadavg()[0]
         text = markdown(report, rows)
         options.out.parent.mkdir(parents=True, exist_ok=True)

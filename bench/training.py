@@ -168,7 +168,8 @@ def markdown(report: dict) -> str:
         "# One training step of each method", "",
         f"PreActResNet-18 of width {settings['width']}, {settings['batch']} x 3x32x32, CPU seconds, "
         f"{settings['threads']} thread(s), median (min-max) of {settings['rounds']} interleaved rounds. Here a "
-        f"bare pass to the input costs {bare['bare to the input']:.2f} bare forward passes (2 by arithmetic), one to the weights {bare['bare to the weights']:.2f} (3 by arithmetic).", "",
+        f"bare pass to the input costs {bare['bare to the input']:.2f} bare forward passes (2 by arithmetic), "
+        f"one to the weights {bare['bare to the weights']:.2f} (3 by arithmetic).", "",
         "| method | forward-equivalents | time ÷ (equivalents x bare forward) | time ÷ the same passes bare | "
         "time ÷ standard step |",
         "|---|---:|---:|---:|---:|",

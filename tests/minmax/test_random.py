@@ -82,22 +82,27 @@ def test_children_differ_and_do_not_commute():
     assert len({int(k) for k in keys}) == 400
 
 
-def test_neighbours_in_a_row_are_uncorrelated():
-    u = streams().uniform(LIKE)
+@pytest.mark.parametrize("n", [1, 7, 50])
+def test_single_precision_takes_the_halves_of_the_bits(n):
+    halves = [(int(b) >> shift) & (2**32 - 1) for b in streams(3).bits(n).flatten() for shift in (0, 32)]
+    signed = torch.tensor(halves).view(3, 2 * n)[:, :n].to(torch.int32) >> 9  # 23 of 32 bits
+    single = streams(3).uniform(LIKE[:3, :1].float().expand(3, n))
+    assert torch.equal(single.double(), (signed.double() + 0.5) * 2.0**-23 + 0.5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_neighbours_in_a_row_are_uncorrelated_and_uniform(dtype):
+    u = streams().uniform(LIKE.to(dtype))
     correlation = float(torch.corrcoef(torch.stack([u[:, 1:].flatten(), u[:, :-1].flatten()]))[0, 1])
     assert abs(correlation) < 4 / LIKE.numel() ** 0.5
-
-
-def test_single_and_double_precision_agree():
-    single, double = streams().uniform(LIKE.float()), streams().uniform(LIKE)
-    assert float((single - double).abs().max()) <= 2.0**-23  # the width of a float32 cell
+    assert p_value(u.double(), "uniform") > 1e-3
 
 
 class _Extreme(Streams):
     """Streams whose bits are all equal to `key`."""
 
     def bits(self, n):
-        return self.key[:, None].expand(-1, n)
+        return self.key[:, None].repeat(1, n)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from danskin.errors import InputError
-from danskin.minmax import L1, L2, Box, Intersection, Linf, Set, Simplex
+from danskin.minmax import L1, L2, Box, Cube, Intersection, Linf, Set, Simplex
 from danskin.testing import check_set, oracles
 
 BALLS = {"linf": Linf, "l2": L2, "l1": L1}
@@ -30,6 +30,11 @@ def radii(like, most):
     return torch.linspace(0, most, len(like)).to(like)
 
 
+def cube(like, radius):
+    """Around 0, where `check_set` looks for sets, cut on one side."""
+    return Cube.around(torch.zeros_like(like), Linf(radius), (-0.1, 1.0))
+
+
 SETS = {
     "linf": lambda like: Linf("8/255"),
     "l2": lambda like: L2(0.5),
@@ -39,6 +44,8 @@ SETS = {
     "l1 per row": lambda like: L1(radii(like, 3.0)),
     "box": box,
     "box away from 0": lambda like: Box(0.25, 1.0),
+    "cube": lambda like: cube(like, 0.3),
+    "cube per row": lambda like: cube(like, radii(like, 0.4)),
     "simplex": lambda like: Simplex(),
     "simplex per row": lambda like: Simplex(1 + radii(like, 2.0)),
     "linf and box": lambda like: Intersection(Linf(0.3), box(like)),

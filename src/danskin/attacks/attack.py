@@ -22,6 +22,7 @@ from danskin.minmax import (
     L2,
     Box,
     Cost,
+    Cube,
     Intersection,
     Linf,
     Maximizer,
@@ -93,6 +94,8 @@ class Attack(ABC):
     template: ClassVar[Template] = Template("fixed", "input shift", "ball and box", "loss of the model")
     #: Whether the attack chooses the classes of a targeted loss by itself.
     aims: ClassVar[bool] = False
+    #: Whether the maximiser knows shifts only as points of a set: it may then be given the inputs themselves.
+    anywhere: ClassVar[bool] = False
 
     ball: Ball
     loss: LossName = field(default="cross_entropy", kw_only=True)
@@ -246,17 +249,21 @@ class Attack(ABC):
             if self.draws > 1:
                 torch.manual_seed(seed)  # the model's own dice; the state found is given back
             streams = Streams.of_content(seed, batch.x) if names is None else Streams.of(seed, names)
-            feasible, payoff = problem.feasible(batch), problem.adversary_payoff(batch)
+            payoff: ShiftPayoff = problem.adversary_payoff(batch)  # type: ignore[assignment]
             if witness is not None:
-                payoff = replace(payoff, witness=witness, names=torch.arange(len(x), device=x.device))  # type: ignore[type-var]
-            found = self.maximizer()(payoff, problem.start(batch), feasible, streams)
+                payoff = replace(payoff, witness=witness, names=torch.arange(len(x), device=x.device))
+            if self.anywhere and isinstance(self.ball, Linf) and self.grid is None:
+                payoff = replace(payoff, among_inputs=True)
+                found = self.maximizer()(payoff, batch.x, Cube.around(batch.x, self.ball, self.box), streams)
+            else:
+                found = self.maximizer()(payoff, problem.start(batch), problem.feasible(batch), streams)
         raw = raw_module(model)
         mode: BatchNormMode = "eval" if self.batchnorm == "eval" else "as_is"  # the outcome is that of the model itself
         with as_found(raw, mode, x.device, warn=False):
-            result = self._judge(payoff, batch, feasible, found)  # type: ignore[arg-type]
+            result = self._judge(payoff, batch, found)
         return replace(result, cost=replace(result.cost, seconds=time.perf_counter() - start))
 
-    def _judge(self, payoff: ShiftPayoff, batch: Batch, feasible: Set, found: Maximum) -> Attacked:
+    def _judge(self, payoff: ShiftPayoff, batch: Batch, found: Maximum) -> Attacked:
         """What the plain model says of the points found, and whether they are where they may be.
 
         The search's own last word is believed only when it was spoken in full precision on these very

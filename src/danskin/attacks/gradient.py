@@ -102,6 +102,7 @@ class PGD(Attack):
     """
 
     moves: ClassVar[str] = "projected ascent, steepest direction"
+    anywhere: ClassVar[bool] = True
 
     steps: int = 10
     step: Number | None = None

@@ -27,7 +27,8 @@ Witness = Callable[[Tensor, Tensor], None]
 class ShiftPayoff:
     """delta -> (loss of the model at x + delta per example, whether it is adversarial there).
 
-    Arithmetic on x and delta is float32 or float64; the model sees x + delta in the dtype of the inputs.
+    Arithmetic on x and delta is float32 or float64; the model sees x + delta in the dtype of the inputs. With
+    `among_inputs`, what is called delta here is x + delta itself, from a search that keeps to ball and box there.
 
     Args:
         model: inputs to logits.
@@ -47,6 +48,7 @@ class ShiftPayoff:
         grid: where given, inputs are moved to its nearest point in the ball before the model sees them.
         draws: passes to average over, for models that are random; adversarial is then what errs in more than half.
         reference: (batch, classes) log-probabilities at the clean inputs, for a loss relative to them.
+        among_inputs: see above.
         extra: examples passed forward beside the calls that the maximiser counts; shared by all `rows`.
     """
 
@@ -66,11 +68,14 @@ class ShiftPayoff:
     grid: Grid | None = None
     draws: int = 1
     reference: Tensor | None = None
+    among_inputs: bool = False
     extra: Tally = field(default_factory=lambda: Tally())
     checked: bool = field(default=False, repr=False)
 
     def shifted(self, delta: Tensor) -> Tensor:
         """X + delta, kept in the box against rounding; on the grid if there is one."""
+        if self.among_inputs:
+            return delta
         return shifted(self.x, delta, self.box, self.grid)
 
     def logits(self, point: Tensor, *, plain: bool = False) -> Tensor:
@@ -162,7 +167,7 @@ class ShiftPayoff:
         There the clamp to the box is not part of the graph: it changes rounding only.
         """
         with torch.no_grad():
-            point = self.shifted(delta)
+            point = self.shifted(delta).detach()  # a leaf, also where it is delta itself
         point.requires_grad_()
         if self.draws > 1:
             return self._averaged(point)

@@ -1,5 +1,6 @@
 """The spine: min over x, max over y in Y of Phi(x, y). Imports torch only."""
 
+from danskin.minmax.cube import Cube
 from danskin.minmax.descent import (
     Subdifferential,
     danskin,
@@ -23,6 +24,7 @@ __all__ = [
     "BestOf",
     "Box",
     "Cost",
+    "Cube",
     "Intersection",
     "Linf",
     "MajorizeMinimize",

@@ -97,7 +97,7 @@ def improves(
     if settled is None or known is None:
         return better
     if keep == "best":
-        better = (settled & ~known) | (better & (settled == known))
+        better = torch.where(settled == known, better, settled)
     return better & ~known if stop else better
 
 
@@ -120,8 +120,8 @@ class Search:
         self.start = time.perf_counter()
         self.cost = Cost()
         self.index = torch.arange(len(y0), device=y0.device)
-        self.y = y0.detach().clone()
-        self.value = torch.full((len(y0),), -math.inf, dtype=y0.dtype, device=y0.device)
+        self.y = y0.detach()
+        self.value: Tensor | None = None
         self.settled: Tensor | None = None
         self.alive: Tensor | None = None
         self.flat: Tensor | None = None
@@ -131,27 +131,31 @@ class Search:
         value, settled, slope = look(self.f, y, gradient)
         self.cost += Cost(len(y), len(y) * gradient, 1)
         if gradient and self.flat is None:
-            self.flat = ~slope.reshape(len(slope), math.prod(slope.shape[1:])).any(1)
-        value = value.to(self.value.dtype)
+            self.flat = vector_norm(slope, math.inf) == 0
+        value = value.to(y.dtype)
         if self.keep != "last":
             self._record(y.detach(), value, settled)
         return value, slope
 
     def _record(self, y: Tensor, value: Tensor, settled: Tensor | None) -> None:
-        if self.settled is None and settled is not None:
-            self.settled = torch.zeros(len(self.y), dtype=torch.bool, device=y.device)
+        if self.value is None:  # the first look
+            self.y, self.value, self.settled = y, value, settled
+            if self.drop and settled is not None:
+                self.alive = ~settled
+            return
         whole = len(self.index) == len(self.y)
         pick = (lambda t: t) if whole else (lambda t: t[self.index])
-        known = None if settled is None or self.settled is None else pick(self.settled)
-        better = improves(value, settled, pick(self.value), known, self.keep, self.drop)
-        if settled is not None and known is not None:
-            if self.drop:
-                self.alive = ~(settled | known)
-            self._store("settled", torch.where(better, settled, known), whole)
-        self._store("value", torch.where(better, value, pick(self.value)), whole)
-        if whole and y.device.type == "cpu" and bool(better.all()):
-            self.y = y  # no copy; where looking is free, that is: elsewhere it would wait for the device
-        elif y.device.type != "cpu" or bool(better.any()):
+        held, known = pick(self.value), None if self.settled is None else pick(self.settled)
+        better = improves(value, settled, held, known, self.keep, self.drop)
+        if self.drop and settled is not None and known is not None:
+            self.alive = ~(settled | known)
+        here = y.device.type == "cpu"  # where looking is free: elsewhere it would wait for the device
+        if here and whole and bool(better.all()):
+            self.y, self.value, self.settled = y, value, settled  # no copy
+        elif not here or bool(better.any()):
+            if settled is not None and known is not None:
+                self._store("settled", torch.where(better, settled, known), whole)
+            self._store("value", torch.where(better, value, held), whole)
             self._store("y", torch.where(mask(better, y), y, pick(self.y)), whole)
 
     def _store(self, name: str, new: Tensor, whole: bool) -> None:
@@ -263,9 +267,9 @@ class Ascent:
 
     def __call__(self, f: Payoff, y0: Tensor, Y: Set, generator: Streams | None = None) -> Maximum:
         """Maximise f over Y from y0."""
-        y0 = first_point("Ascent", self.random_start, y0, Y, generator, self.start_noise)
-        search = Search(f, y0, Y, keep=self.keep, drop=self.stop)
-        y, length = search.y, torch.as_tensor(self.step, dtype=y0.dtype, device=y0.device)
+        y = first_point("Ascent", self.random_start, y0, Y, generator, self.start_noise)
+        search = Search(f, y, Y, keep=self.keep, drop=self.stop)
+        length = torch.as_tensor(self.step, dtype=y.dtype, device=y.device)
         for k in range(self.steps):
             _, g = search.evaluate(y, gradient=True)
             left = search.compact(y, g, length)
@@ -400,4 +404,6 @@ class Restarts:
         """Maximise f over Y, n times."""
         if self.n < 1:
             raise InputError(f"Restarts.n: expected at least 1, got {self.n}; use 1 for a single run")
+        if self.n == 1:  # the first of several, without comparing it with nothing
+            return self.maximizer(f, y0, Y, generator.child(0) if generator is not None else None)
         return BestOf((self.maximizer,) * self.n, self.stop, self.keep)(f, y0, Y, generator)

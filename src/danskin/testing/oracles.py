@@ -99,15 +99,14 @@ def best_length(a: Row, room: Row, smooth: float, points: int = 20001) -> float:
 def plain_pgd(
     loss: Callable[[Tensor], Tensor], x: Tensor, radius: float, step: float, steps: int, box: tuple[float, float]
 ) -> Tensor:
-    """The textbook l_inf loop from zero, last iterate: delta <- clip(delta + step sign(grad loss(x + delta)))."""
-    low = (box[0] - x).clamp_min(-radius)
-    high = (box[1] - x).clamp_max(radius)
-    delta = torch.zeros_like(x)
+    """The textbook l_inf loop from x, last iterate: q <- q + step sign(grad loss(q)), cut to ball, then box."""
+    q = x
     for _ in range(steps):
-        delta = delta.detach().requires_grad_()
-        (g,) = torch.autograd.grad(loss((x + delta).clamp(*box)).sum(), delta)
-        delta = torch.minimum(torch.maximum(delta.detach() + step * g.sign(), low), high)
-    return (x + delta).clamp(*box)
+        q = q.detach().requires_grad_()
+        (g,) = torch.autograd.grad(loss(q).sum(), q)
+        moved = torch.add(q.detach(), g.sign(), alpha=step)
+        q = torch.minimum(torch.maximum(moved, x - radius), x + radius).clamp(*box)
+    return q
 
 
 def ddi_synthetic(x: Tensor, y: float | Tensor) -> Tensor:
