@@ -63,7 +63,8 @@ class FreeTraining(Objective):
         delta = torch.zeros_like(x, dtype=work)
         fits = held.shape[1:] == x.shape[1:]
         n = min(len(held), len(x)) if fits else 0
-        delta[:n] = held[:n].detach().to(delta)
+        if n:
+            delta[:n] = held[:n].detach().to(delta)
         Y = perturbations(x.to(work), self.ball, self.box)
         if n and held.grad is not None:
             gradient = torch.zeros_like(delta)
