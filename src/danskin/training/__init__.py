@@ -1,8 +1,11 @@
 """Objectives over weights, and the loop that minimises them."""
 
 from danskin.training.awp import AWP
+from danskin.training.classes import CFOL, ClassCVaR
+from danskin.training.ddi import DDi
+from danskin.training.fol import FOL
 from danskin.training.free import FreeTraining
-from danskin.training.objective import Found, Losses, Memory, Objective, Step, inner_attack
+from danskin.training.objective import Found, Losses, Memory, Objective, Step, Wrapper, inner_attack
 from danskin.training.objectives import AdversarialTraining, BETATraining, LinearRobustTraining, StandardTraining
 from danskin.training.optimizers import OPTIMIZERS, SGD, AdamW, Optimizer
 from danskin.training.overfitting import OverfittingWatch
@@ -21,11 +24,17 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "mart": MART,
     "beta_training": BETATraining,
     "awp": AWP,
+    "ddi": DDi,
+    "cfol": CFOL,
+    "class_cvar": ClassCVaR,
+    "fol": FOL,
     "linear_robust": LinearRobustTraining,
 }
 
 __all__ = [
     "AWP",
+    "CFOL",
+    "FOL",
     "MART",
     "OBJECTIVES",
     "OPTIMIZERS",
@@ -36,8 +45,10 @@ __all__ = [
     "AdversarialTraining",
     "Augment",
     "BETATraining",
+    "ClassCVaR",
     "Constant",
     "Cosine",
+    "DDi",
     "Found",
     "FreeTraining",
     "Hooks",
@@ -56,5 +67,6 @@ __all__ = [
     "Step",
     "Trainer",
     "TrainingState",
+    "Wrapper",
     "inner_attack",
 ]

@@ -23,6 +23,7 @@ from danskin.training.objective import (
     attacked,
     judged,
     logits_at,
+    outer_loss,
     trainable_loss,
 )
 
@@ -80,10 +81,8 @@ class AdversarialTraining(Objective):
 
     def losses(self, model: Model, found: Found, step: Step) -> Losses:
         """The losses there."""
-        own = get_loss(self.attack.loss)
-        name = self.loss or ("cross_entropy" if own.targeted or own.relative else self.attack.loss)
-        logits = logits_at(model, found.points)
-        return judged(logits, found.y, trainable_loss(name)(logits, found.y))
+        loss, logits = trainable_loss(outer_loss(self.attack, self.loss)), logits_at(model, found.points)
+        return judged(logits, found.y, loss(logits, found.y))
 
 
 @dataclass(frozen=True)
