@@ -1,8 +1,11 @@
 """Objectives over weights, and the loop that minimises them."""
 
 from danskin.training.awp import AWP
+from danskin.training.classes import CFOL, ClassCVaR
+from danskin.training.ddi import DDi
+from danskin.training.fol import FOL
 from danskin.training.free import FreeTraining
-from danskin.training.objective import Found, Losses, Memory, Objective, Step, inner_attack
+from danskin.training.objective import Found, Losses, Memory, Objective, Step, Wrapper, inner_attack
 from danskin.training.objectives import AdversarialTraining, BETATraining, LinearRobustTraining, StandardTraining
 from danskin.training.optimizers import OPTIMIZERS, SGD, AdamW, Optimizer
 from danskin.training.overfitting import OverfittingWatch
@@ -23,11 +26,17 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "beta_training": BETATraining,
     "awp": AWP,
     "regularized": Regularized,
+    "ddi": DDi,
+    "cfol": CFOL,
+    "class_cvar": ClassCVaR,
+    "fol": FOL,
     "linear_robust": LinearRobustTraining,
 }
 
 __all__ = [
     "AWP",
+    "CFOL",
+    "FOL",
     "MART",
     "OBJECTIVES",
     "OPTIMIZERS",
@@ -38,8 +47,10 @@ __all__ = [
     "AdversarialTraining",
     "Augment",
     "BETATraining",
+    "ClassCVaR",
     "Constant",
     "Cosine",
+    "DDi",
     "Found",
     "FreeTraining",
     "Hooks",
@@ -59,5 +70,6 @@ __all__ = [
     "Step",
     "Trainer",
     "TrainingState",
+    "Wrapper",
     "inner_attack",
 ]

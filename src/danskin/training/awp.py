@@ -9,11 +9,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from danskin.attacks import Attack
 from danskin.attacks.guard import mode_of
 from danskin.errors import InputError
 from danskin.minmax import L2, Template
-from danskin.training.objective import Found, Losses, Memory, Model, Objective, Step, inner_attack, raw_module
+from danskin.training.objective import Found, Losses, Memory, Model, Objective, Step, Wrapper, raw_module
 
 _STEPS = "awp.steps"
 
@@ -31,6 +30,13 @@ class Shifted(nn.Module):
         self.model = model
         prefix = "" if raw_module(model) is model else "module."
         self._weights = {prefix + name: weight for name, weight in weights.items()}
+
+    @property
+    def raw(self) -> Shifted:
+        """The same around the raw module."""
+        module = raw_module(self.model)
+        cut = 0 if module is self.model else len("module.")
+        return Shifted(module, {name[cut:]: weight for name, weight in self._weights.items()})
 
     def forward(self, x: Tensor) -> Any:
         """The model's output at these weights."""
@@ -51,8 +57,18 @@ def layerwise_ascent(weights: Sequence[Tensor], gradients: Sequence[Tensor], gam
     return [L2(gamma * w.detach().norm().reshape(1)).lmo(g[None])[0] for w, g in zip(weights, gradients, strict=True)]
 
 
+def ascent(objective: Objective, model: Model, weights: list[Any], found: Found, step: Step) -> list[Tensor]:
+    """The gradient of an objective's mean loss over all processes; nothing is remembered of this look."""
+    raw = raw_module(model)
+    aside = replace(step, memory={name: kept.clone() for name, kept in step.memory.items()})
+    with mode_of(raw, "batch_frozen" if raw.training else "eval"), torch.enable_grad():
+        value = objective.losses(raw, found, aside).value.mean()
+        gradients = torch.autograd.grad(value, weights, allow_unused=True, materialize_grads=True)
+    return [step.processes.mean(g) for g in gradients]
+
+
 @dataclass(frozen=True)
-class AWP(Objective):
+class AWP(Wrapper):
     r"""The losses of another objective at w + v, v the layer-wise ascent step |v_l| <= gamma * |w_l| on their mean.
 
     The points are found at w, then v by one linear maximiser on the mean loss there, then the losses at w + v. The
@@ -71,7 +87,6 @@ class AWP(Objective):
     template: ClassVar[Template] = Template("weights", "weight shift after input shift", "l2 ball per layer", "any")
     moves: ClassVar[str] = "an objective's adversary, one linear maximiser on the weights, gradient descent outside"
 
-    objective: Objective
     gamma: float = 0.01
     decay: float = 0.0
     warmup: int = 0
@@ -81,27 +96,9 @@ class AWP(Objective):
             if not getattr(self, name) >= 0:
                 raise InputError(f"AWP.{name}: expected a number >= 0, got {getattr(self, name)}; 0 is none")
 
-    @property
-    def attack(self) -> Attack | None:
-        """The attack of the objective inside."""
-        return inner_attack(self.objective)
-
-    @property
-    def replays(self) -> int:  # type: ignore[override]
-        """As the objective inside."""
-        return self.objective.replays
-
     def begin(self) -> Memory:
         """What the objective inside keeps, and the steps made while warming up."""
-        return self.objective.begin() | ({_STEPS: torch.zeros((), dtype=torch.int64)} if self.warmup else {})
-
-    def gauges(self, memory: Memory) -> dict[str, float]:
-        """Those of the objective inside."""
-        return self.objective.gauges(memory)
-
-    def search(self, model: Model, x: Tensor, y: Tensor, step: Step) -> Found:
-        """What the adversary of the objective inside finds at the weights as they are."""
-        return self.objective.search(model, x, y, step)
+        return super().begin() | ({_STEPS: torch.zeros((), dtype=torch.int64)} if self.warmup else {})
 
     def losses(self, model: Model, found: Found, step: Step) -> Losses:
         """The losses at the shifted weights."""
@@ -120,9 +117,5 @@ class AWP(Objective):
         return losses
 
     def _shifts(self, model: Model, weights: dict[str, nn.Parameter], found: Found, step: Step) -> list[Tensor]:
-        raw, own = raw_module(model), list(weights.values())
-        aside = replace(step, memory={name: kept.clone() for name, kept in step.memory.items()})
-        with mode_of(raw, "batch_frozen" if raw.training else "eval"), torch.enable_grad():
-            value = self.objective.losses(raw, found, aside).value.mean()
-            gradients = torch.autograd.grad(value, own)
-        return layerwise_ascent(own, [step.processes.mean(g) for g in gradients], self.gamma)
+        own = list(weights.values())
+        return layerwise_ascent(own, ascent(self.objective, model, own, found, step), self.gamma)

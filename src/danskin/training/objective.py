@@ -8,7 +8,7 @@ examples, class weights multiply them, a weight perturbation evaluates them else
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from torch import Tensor
 from danskin.attacks import Attack
 from danskin.attacks.guard import BatchNormMode, raw_module
 from danskin.errors import InputError
-from danskin.losses import LossName, check_labels, get_loss, predict
+from danskin.losses import LossName, check_labels, get_loss, labelled_loss, predict
 from danskin.minmax import Streams, worst_case
 from danskin.training.process import Together, together
 
@@ -78,6 +78,8 @@ class Objective(ABC):
 
     #: Optimiser steps that are meant to be made on each batch, one call of the objective for each.
     replays: int = 1
+    #: Whether the gradient of the mean loss is the mean of those of `losses`, so that weights can multiply them.
+    reweightable: bool = True
 
     def begin(self) -> Memory:
         """What to keep from step to step; {} for most. Pass it to every call, and save it with the weights."""
@@ -144,6 +146,63 @@ class Objective(ABC):
         return self.losses(model, self.search(model, x, y, step), step).value.mean()
 
 
+@dataclass(frozen=True)
+class Wrapper(Objective):
+    """An objective around another: what it does not say itself is as inside.
+
+    Args:
+        objective: the one inside.
+    """
+
+    objective: Objective
+
+    @property
+    def attack(self) -> Attack | None:
+        """The attack of the objective inside."""
+        return inner_attack(self.objective)
+
+    @property
+    def replays(self) -> int:  # type: ignore[override]
+        """As the objective inside."""
+        return self.objective.replays
+
+    @property
+    def reweightable(self) -> bool:  # type: ignore[override]
+        """As the objective inside."""
+        return self.objective.reweightable
+
+    def begin(self) -> Memory:
+        """What the objective inside keeps."""
+        return self.objective.begin()
+
+    def draw(self, memory: Memory, labels: Tensor, n: int, seed: int) -> Tensor | None:
+        """As the objective inside."""
+        return self.objective.draw(memory, labels, n, seed)
+
+    def gauges(self, memory: Memory) -> dict[str, float]:
+        """Those of the objective inside."""
+        return self.objective.gauges(memory)
+
+    def search(self, model: Model, x: Tensor, y: Tensor, step: Step) -> Found:
+        """What the adversary of the objective inside finds."""
+        return self.objective.search(model, x, y, step)
+
+
+def check_reweightable(name: str, objective: Objective) -> None:
+    """Refuse to multiply losses that are not the whole of their objective."""
+    if not objective.reweightable:
+        raise InputError(
+            f"{name}.objective: expected one whose gradient is the mean over the examples, got "
+            f"{type(objective).__name__}, whose gradient is put together from the whole batch; use AdversarialTraining"
+        )
+
+
+def with_gradient(value: Tensor, parameters: Iterable[Tensor], gradients: Iterable[Tensor]) -> Tensor:
+    """`value`, held constant, with these gradients to the parameters: value + sum_p <p - constant p, g_p>."""
+    zero = sum(((p - p.detach()) * g.to(p)).sum() for p, g in zip(parameters, gradients, strict=True))
+    return value.detach() + zero
+
+
 def logits_at(model: Model, points: Tensor) -> Tensor:
     """The model's logits in at least float32."""
     logits = model(points)
@@ -169,6 +228,11 @@ def trainable_loss(name: LossName) -> Callable[[Tensor, Tensor], Tensor]:
         return loss.function(logits, labels)
 
     return function
+
+
+def outer_loss(attack: Attack, name: LossName | None) -> LossName:
+    """What the weights minimise: as named, else the attack's own loss, cross-entropy where that is targeted."""
+    return name or labelled_loss(attack.loss)
 
 
 def attacked(
@@ -206,10 +270,14 @@ __all__ = [
     "Model",
     "Objective",
     "Step",
+    "Wrapper",
     "attacked",
+    "check_reweightable",
     "inner_attack",
     "judged",
     "logits_at",
+    "outer_loss",
     "raw_module",
     "trainable_loss",
+    "with_gradient",
 ]

@@ -12,7 +12,7 @@ from danskin.attacks import BETA, Attack, robust_margin
 from danskin.attacks.attack import Ball
 from danskin.attacks.guard import BatchNormMode
 from danskin.errors import InputError
-from danskin.losses import LossName, check_labels, get_loss, labelled_loss
+from danskin.losses import LossName, check_labels, get_loss
 from danskin.minmax import Template
 from danskin.training.objective import (
     Found,
@@ -23,6 +23,7 @@ from danskin.training.objective import (
     attacked,
     judged,
     logits_at,
+    outer_loss,
     trainable_loss,
 )
 
@@ -80,8 +81,8 @@ class AdversarialTraining(Objective):
 
     def losses(self, model: Model, found: Found, step: Step) -> Losses:
         """The losses there."""
-        logits = logits_at(model, found.points)
-        return judged(logits, found.y, trainable_loss(self.loss or labelled_loss(self.attack.loss))(logits, found.y))
+        loss, logits = trainable_loss(outer_loss(self.attack, self.loss)), logits_at(model, found.points)
+        return judged(logits, found.y, loss(logits, found.y))
 
 
 @dataclass(frozen=True)

@@ -5,18 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from torch import Tensor
-
-from danskin.attacks import Attack
 from danskin.attacks.guard import BatchNormMode, mode_of
 from danskin.errors import InputError
 from danskin.minmax import Template
 from danskin.regularizers import Regularizer
-from danskin.training.objective import Found, Losses, Memory, Model, Objective, Step, inner_attack, raw_module
+from danskin.training.objective import Found, Losses, Memory, Model, Step, Wrapper, raw_module
 
 
 @dataclass(frozen=True)
-class Regularized(Objective):
+class Regularized(Wrapper):
     """The losses of another objective, plus terms at the clean inputs.
 
     Args:
@@ -31,7 +28,6 @@ class Regularized(Objective):
     template: ClassVar[Template] = Template("weights", "that of the objective", "its set", "its loss + terms")
     moves: ClassVar[str] = "an objective's adversary, gradient descent outside"
 
-    objective: Objective
     terms: tuple[Regularizer, ...]
     batchnorm: BatchNormMode | None = None
 
@@ -39,19 +35,9 @@ class Regularized(Objective):
         if not self.terms or not all(isinstance(term, Regularizer) for term in self.terms):
             raise InputError(f"Regularized.terms: expected one regulariser or more, got {self.terms!r}; pass (term,)")
 
-    @property
-    def attack(self) -> Attack | None:
-        """The attack of the objective inside."""
-        return inner_attack(self.objective)
-
-    @property
-    def replays(self) -> int:  # type: ignore[override]
-        """As the objective inside."""
-        return self.objective.replays
-
     def begin(self) -> Memory:
         """What the objective and the terms keep."""
-        memory = self.objective.begin()
+        memory = super().begin()
         for i, term in enumerate(self.terms):
             memory |= {f"terms.{i}.{name}": kept for name, kept in term.begin().items()}
         return memory
@@ -63,18 +49,13 @@ class Regularized(Objective):
             for i, term in enumerate(self.terms)
             if term.schedule is not None
         }
-        return self.objective.gauges(memory) | switched
-
-    def search(self, model: Model, x: Tensor, y: Tensor, step: Step) -> Found:
-        """What the adversary of the objective inside finds."""
-        return self.objective.search(model, x, y, step)
+        return super().gauges(memory) | switched
 
     def losses(self, model: Model, found: Found, step: Step) -> Losses:
         """The losses there and the terms."""
         losses, raw = self.objective.losses(model, found, step), raw_module(model)
         value, attack = losses.value, self.attack
-        mode: Any = self.batchnorm or getattr(self.objective, "batchnorm", "eval")
-        with mode_of(raw, mode):
+        with mode_of(raw, self.batchnorm or _mode_inside(self.objective)):
             for i, term in enumerate(self.terms):
                 same = self.batchnorm is None and attack is not None and attack.loss == term.loss
                 value = value + term(
@@ -87,6 +68,12 @@ class Regularized(Objective):
                     mean=step.processes.mean,
                 )
         return losses._replace(value=value)
+
+
+def _mode_inside(objective: Any) -> BatchNormMode:
+    """The BatchNorm mode of the adversary inside an objective; running statistics where there is none."""
+    mode = getattr(objective, "batchnorm", None)
+    return mode or (_mode_inside(objective.objective) if isinstance(objective, Wrapper) else "eval")
 
 
 def _part(memory: Memory, prefix: str) -> Memory:

@@ -1,0 +1,63 @@
+"""Each objective on the halves of a batch in two processes gives the gradients of one process on the whole of it."""
+
+import os
+import socket
+import subprocess
+import sys
+
+import objectives_worker
+import pytest
+import torch
+
+from danskin.run.runtime import Runtime
+
+pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
+QUIET = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "TORCH_CPP_LOG_LEVEL": "ERROR"}
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """What each of two processes found."""
+    folder = tmp_path_factory.mktemp("two")
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = str(s.getsockname()[1])
+    environment = QUIET | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    words = [sys.executable, "-W", "error::FutureWarning", objectives_worker.__file__, str(folder)]
+    ranks = ({"RANK": r, "LOCAL_RANK": r} for r in "01")
+    processes = [subprocess.Popen(words, env=environment | rank, stderr=subprocess.PIPE, text=True) for rank in ranks]
+    errors = [process.communicate(timeout=120)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], errors
+    return [torch.load(folder / f"{r}.pt", weights_only=True) for r in "01"]
+
+
+@pytest.fixture(scope="module")
+def one():
+    """What a single process finds."""
+    return objectives_worker.work(Runtime(torch.device("cpu")))
+
+
+@pytest.mark.parametrize("name", objectives_worker.TABLE)
+def test_gradients_and_memory_are_those_of_the_whole_batch(name, two, one):
+    for t in two:
+        for a, b in zip(t[name]["gradients"], one[name]["gradients"], strict=True):
+            torch.testing.assert_close(a, b, atol=1e-6, rtol=0)
+        assert t[name]["memory"].keys() == one[name]["memory"].keys()
+        for key, b in one[name]["memory"].items():
+            if not key.startswith("free."):  # belongs to this process's examples
+                torch.testing.assert_close(t[name]["memory"][key], b, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("name", objectives_worker.TABLE)
+def test_processes_agree(name, two):
+    for a, b in zip(two[0][name]["gradients"], two[1][name]["gradients"], strict=True):
+        torch.testing.assert_close(a, b, atol=1e-12, rtol=0)
+
+
+def test_the_table_can_fail(one):
+    """The objectives differ: these are not the gradients of one of them, and steps of memory change them."""
+    last = {name: found["gradients"][-2] for name, found in one.items()}
+    for name, gradient in last.items():
+        for other, g in last.items():
+            same = name.replace(" layerwise", "") == other.replace(" layerwise", "")
+            assert same or (gradient - g).abs().max() > 1e-6, (name, other)
