@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from danskin.run.figures import _MARKERS, Event, _draw, _label, _line, _of, _shares, _whole
+from danskin.run.figures import _MARKERS, MODEL_COLORS, Event, _draw, _label, _line, _of, _shares, _whole
 
 
 def worst_class(events: Sequence[Event], color: Mapping[str, str]) -> str | None:
@@ -35,16 +35,18 @@ def gauge_names(events: Sequence[Event]) -> list[str]:
 
 def gauge(events: Sequence[Event], color: Mapping[str, str], names: Sequence[str]) -> str | None:
     """Numbers that objectives steer by themselves, against the step; None without any."""
+    one = len(names) == 1
+    kind = names[0] if one else names[0].rpartition(" ")[0]
 
     def plot(axes: Any) -> int:
         drawn = 0
         for model, c in color.items():
             for i, name in enumerate(names):
                 points = [(e.get("step"), (e.get("gauges") or {}).get(name)) for e in _of(events, "step", model)]
-                label = _label(model) if len(names) == 1 else f"{_label(model)}, {name}"
-                drawn += _line(axes, points, color=c, alpha=1 - 0.6 * i / len(names), label=label)
-        axes.set(xlabel="step", ylabel=names[0] if len(names) == 1 else "")
+                style = {"color": c if one else MODEL_COLORS[i % 8], "linestyle": "-" if i < 8 else (0, (4, 2))}
+                drawn += _line(axes, points, label=_label(model) if one else name.removeprefix(kind).strip(), **style)
+        axes.set(xlabel="step", ylabel=kind)
         _whole(axes)
-        return min(drawn, 3) if drawn <= 12 else 0
+        return min(drawn, 3 if one else 10) if drawn <= 30 else 0
 
     return _draw(plot) if names else None
