@@ -36,8 +36,9 @@ from danskin.training import (
     Trainer,
 )
 
-#: Recipes that danskin ships: name -> YAML file.
-RECIPES = {path.stem: path for path in sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))}
+_SHIPPED = Path(__file__).parent.parent / "recipes"
+#: Recipes that danskin ships: name -> YAML file; those under `published` follow released code, quirks and all.
+RECIPES = {path.stem: path for path in sorted([*_SHIPPED.glob("*.yaml"), *_SHIPPED.glob("published/*.yaml")])}
 BALLS: dict[str, type] = {"linf": Linf, "l2": L2, "l1": L1}
 
 

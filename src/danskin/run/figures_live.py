@@ -47,6 +47,6 @@ def gauge(events: Sequence[Event], color: Mapping[str, str], names: Sequence[str
                 drawn += _line(axes, points, label=_label(model) if one else name.removeprefix(kind).strip(), **style)
         axes.set(xlabel="step", ylabel=kind)
         _whole(axes)
-        return min(drawn, 3 if one else 10) if drawn <= 30 else 0
+        return min(drawn, 3 if one else 5) if drawn <= 30 else 0
 
     return _draw(plot) if names else None
