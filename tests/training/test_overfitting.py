@@ -10,7 +10,7 @@ from danskin.attacks import FGSM, PGD
 from danskin.attacks.outcomes import outcomes
 from danskin.data import load, to_float
 from danskin.errors import MissingError
-from danskin.metrics import Share
+from danskin.metrics import Average, Share, gradient_misalignment
 from danskin.minmax import Linf
 from danskin.models import build
 from danskin.training import AdamW, AdversarialTraining, Hooks, OneCycle, OverfittingWatch, StandardTraining, Trainer
@@ -36,11 +36,12 @@ def test_catastrophic(fgsm, pgd, catastrophic):
 def test_look_counts_attacked_points_of_all_examples(digits, make_model):
     """Also those that are wrong without attack; with the ball of the attack, on the first examples only."""
     model, attack, (x, y) = make_model().eval(), FGSM(Linf(0.2)), digits[1]
-    fgsm, pgd = OverfittingWatch(examples=30, steps=5).look(model, x, y, attack, to_float)
+    fgsm, pgd, turned = OverfittingWatch(examples=30, steps=5).look(model, x, y, attack, to_float)
     inputs, labels = to_float(x[:30]), y[:30]
     at_fgsm = model(FGSM(Linf(0.2))(model, inputs, labels).x).argmax(1) == labels
     at_pgd = model(PGD(Linf(0.2), 5, "radius/4")(model, inputs, labels).x).argmax(1) == labels
     assert (fgsm, pgd) == (Share.of(at_fgsm), Share.of(at_pgd))
+    assert turned == Average.of(gradient_misalignment(model, inputs, labels, Linf(0.2)))
 
 
 def test_look_sees_attacked_points_that_are_right_where_the_clean_one_is_wrong():
@@ -52,7 +53,7 @@ def test_look_sees_attacked_points_that_are_right_where_the_clean_one_is_wrong()
 
     x, y = torch.full((4, 1), 0.5), torch.zeros(4, dtype=torch.int64)
     assert not outcomes(model, x, y).correct.any()
-    fgsm, pgd = OverfittingWatch().look(model, x, y, FGSM(Linf(0.2)), to_float)
+    fgsm, pgd, _ = OverfittingWatch().look(model, x, y, FGSM(Linf(0.2)), to_float)
     assert (fgsm, pgd) == (Share(4, 4), Share(0, 4))
 
 

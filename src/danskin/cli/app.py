@@ -141,6 +141,27 @@ def report(
     typer.echo(str(judging.report(run)))
 
 
+@app.command()
+def reproduce(
+    row: Annotated[str, typer.Argument(help="A row of the lecture, such as C8 (`danskin list rows`).")],
+    scale: Annotated[str, typer.Option(help="smoke (a minute), small (a quarter of an hour) or full.")] = "smoke",
+    seeds: Annotated[int | None, typer.Option(help="How many seeds; default: the recipe's own number.")] = None,
+    jobs: Annotated[int | None, typer.Option(help="Runs at a time, a thread each; default: one per core.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder; default runs/reproduce/ROW-SCALE.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with what is there; seeds may be added.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the full plan and the work, and stop.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Repeat a table or figure of the lecture: published numbers beside measured ones, claims checked.
+
+    Exit code 3 when a claim that this scale can decide does not hold.
+    """
+    from danskin.cli import reproducing
+
+    reproducing.reproduce(row, scale, seeds, jobs, out, resume, dry_run, as_json, quiet)
+
+
 @app.command("list")
 def list_(
     kind: Annotated[str | None, typer.Argument(help="attacks, balls, data, losses, models, recipes, ...")] = None,

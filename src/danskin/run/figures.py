@@ -67,6 +67,37 @@ def _draw(plot: Callable[[Any], int]) -> str:
         return _svg(figure)
 
 
+def panels(
+    plot: Callable[[Any], int], rows: int = 1, columns: int = 1, size: tuple[float, float] = (4.7, 3.1), **options: Any
+) -> str:
+    """The SVG of a grid of axes that `plot` fills; it returns the number of legend columns, 0 for none.
+
+    Args:
+        plot: gets the axes as a (rows, columns) array; the legend is that of the first ones.
+        rows: of the grid.
+        columns: of the grid.
+        size: in inches.
+        options: of `Figure.subplots`, such as sharey.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # not the reader's own matplotlibrc
+        matplotlib.rcParams.update(_RC)
+        figure = Figure(size, layout="constrained")
+        axes = figure.subplots(rows, columns, squeeze=False, **options)
+        if legend := plot(axes):
+            handles, labels = axes[0][0].get_legend_handles_labels()
+            figure.legend(handles, labels, loc="outside upper left", ncols=legend, fontsize=9, columnspacing=1.4)
+        return _svg(figure)
+
+
+def percent_axis(axes: Any) -> None:
+    """The y axis shows shares from 0 to 100 %."""
+    _shares(axes)
+
+
 def _svg(figure: Any) -> str:
     """The figure as SVG without date, version, unused ids, outside references or a page-wide style sheet."""
     from io import StringIO

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+import torch
+
 from danskin.data import to_float
 from danskin.run.config import TrainConfig
 from danskin.run.runtime import Runtime
@@ -19,7 +21,7 @@ def plan(config: TrainConfig) -> str:
     batch = min(config.trainer.batch_size, n)
     steps = config.trainer.epochs * (n // batch)
     for label in config.objectives:
-        seconds = _seconds_per_step(config, label, split, batch)
+        seconds = seconds_per_step(config, label, split, batch)
         total += seconds * steps
         attack = inner_attack(config.objective(label))
         inside = f"attack inside: {attack!r}" if attack else "no attack inside"
@@ -28,12 +30,13 @@ def plan(config: TrainConfig) -> str:
     return "\n".join(lines)
 
 
-def _seconds_per_step(config: TrainConfig, label: str, split: Split, batch: int) -> float:
+def seconds_per_step(config: TrainConfig, label: str, split: Split, batch: int) -> float:
     """The median of three steps after one to warm up, on a model that is thrown away."""
     x, y = (t[:batch] for t in split.train)
     model, objective, times = new_model(config, split.data, x.device), config.objective(label), []
+    memory, places = objective.begin(), torch.arange(batch, device=x.device)
     for i in range(4):
         started = time.perf_counter()
-        objective(model, to_float(x), y, seed=i).backward()
+        objective(model, to_float(x), y, seed=i, memory=memory, index=places).backward()
         times.append(time.perf_counter() - started)
     return sorted(times[1:])[1]

@@ -9,13 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from danskin.attacks import FGSM, PGD, Attack
 from danskin.attacks.outcomes import outcomes
 from danskin.errors import InputError
 from danskin.losses import labelled_loss
-from danskin.metrics import Share
+from danskin.metrics import Average, Share, gradient_misalignment
+
+_ROWS = 256  # at a time
 
 
 @dataclass(frozen=True)
@@ -50,8 +53,13 @@ class OverfittingWatch:
         y: Tensor,
         attack: Attack,
         prepare: Callable[[Tensor], Tensor],
-    ) -> tuple[Share, Share]:
-        """Accuracy at the points that FGSM and PGD find, for the ball, box and loss of `attack`."""
+    ) -> tuple[Share, Share, Average]:
+        """What the ball, box and loss of `attack` give on the first examples.
+
+        Returns:
+            Accuracy at the points that FGSM finds, at those that PGD finds, and the misalignment of the gradients at
+            the examples and at random points of the ball (row C11; the term GradAlign lowers).
+        """
         n = min(self.examples, len(y))
         loss = labelled_loss(attack.loss)
         fgsm = FGSM(attack.ball, loss=loss, box=attack.box)
@@ -59,7 +67,11 @@ class OverfittingWatch:
         shares = []
         for a in (fgsm, pgd):
             shares.append(Share.of(outcomes(model, x[:n], y[:n], a, prepare=prepare).correct))
-        return shares[0], shares[1]
+        turned = [
+            gradient_misalignment(model, prepare(part), labels, attack.ball, loss=loss)
+            for part, labels in zip(x[:n].split(_ROWS), y[:n].split(_ROWS), strict=True)
+        ]
+        return shares[0], shares[1], Average.of(torch.cat(turned))
 
     def catastrophic(self, fgsm: Share, pgd: Share) -> bool:
         """Whether these two accuracies are those of catastrophic overfitting."""

@@ -287,8 +287,9 @@ class _Run:
         if last or look or save:
             self._check_outputs()
         if attack is not None and look:
-            fgsm, pgd = watch.look(state.model, *self.validation, attack, self._prepare)
+            fgsm, pgd, turned = watch.look(state.model, *self.validation, attack, self._prepare)
             event = {"event": "watch", "step": state.step, "fgsm": fgsm.value, "pgd": pgd.value}
+            event["misalignment"] = turned.value if turned.n else None  # of gradients that are 0
             self.hooks.event(event)
             if watch.catastrophic(fgsm, pgd) and state.overfitted is None:
                 state.overfitted = state.step

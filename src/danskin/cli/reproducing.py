@@ -1,0 +1,86 @@
+"""`danskin reproduce`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from danskin.cli import EXIT_CLAIM, EXIT_INTERRUPTED
+
+
+def reproduce(
+    row: str,
+    scale: str,
+    seeds: int | None,
+    jobs: int | None,
+    out: Path | None,
+    resume: bool,
+    dry_run: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Run a lecture row and print its table; exit code 3 when a claim does not hold."""
+    from danskin.recipes.reproduce import reproduce as run
+    from danskin.recipes.rows import plan_of
+
+    plan = plan_of(row, scale, seeds)
+    if dry_run:
+        _dry_run(plan, jobs, as_json)
+        return
+    folder = out or Path("runs") / "reproduce" / f"{plan.row}-{plan.scale}"
+
+    def say(text: str) -> None:
+        if not quiet:
+            print(text, file=sys.stderr, flush=True)
+
+    try:
+        result = run(plan, folder, jobs=jobs, resume=resume, quiet=quiet, say=say)
+    except KeyboardInterrupt:  # typer would end without a word
+        print(f"danskin: interrupted; go on with --resume --out {folder}", file=sys.stderr)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    outside = [claim["name"] for claim in result["claims"] if claim["outside"]]
+    if as_json:
+        typer.echo(json.dumps(result | {"run": str(folder)}))
+    else:
+        _show(result, folder)
+    if outside:
+        print(f"danskin: claims outside their tolerance: {', '.join(outside)}", file=sys.stderr)
+        raise typer.Exit(EXIT_CLAIM)
+
+
+def _show(result: dict[str, Any], folder: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from danskin.recipes.tables import claim_rows, note, table
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=220)
+    for case in result["cases"]:
+        header, rows = table(result, case)
+        shown = Table(title=f"{result['row']} {case}: {result['title']}".replace(" :", ":"), title_justify="left")
+        for i, name in enumerate(header):
+            shown.add_column(name, justify="left" if i == 0 else "right")
+        for cells in rows:
+            shown.add_row(*(cell.replace("[", r"\[") for cell in cells))
+        console.print(shown, highlight=False)
+    typer.echo(f"{note(result)}.\nScale {result['scale']}: {result['says']}")
+    for word, says, value, bounds in claim_rows(result):
+        typer.echo(f"{word}: {says} Measured {value}, expected {bounds}.")
+    typer.echo(f"run:    {folder}\nreport: {folder / 'report.html'}")
+
+
+def _dry_run(plan: Any, jobs: int | None, as_json: bool) -> None:
+    """The resolved plan on stdout, the work it means on stderr."""
+    from danskin.recipes.cost import costs, describe, estimate
+    from danskin.recipes.work import default_jobs
+    from danskin.run.config import to_yaml
+
+    described = describe(plan)
+    typer.echo(json.dumps(described) if as_json else to_yaml(described).rstrip())
+    print(estimate(plan, costs(plan), jobs or default_jobs(plan)), file=sys.stderr)

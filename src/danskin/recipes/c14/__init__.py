@@ -1,0 +1,1 @@
+"""LECTURE row C14: recipe, published claims, the figure's code."""

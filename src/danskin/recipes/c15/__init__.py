@@ -1,0 +1,1 @@
+"""LECTURE row C15: recipe, published claims, the figure's code."""

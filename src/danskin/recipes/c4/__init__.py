@@ -1,0 +1,1 @@
+"""LECTURE row C4: recipe, published claims, the figure's code."""

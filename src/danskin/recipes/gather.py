@@ -1,0 +1,93 @@
+"""From finished seeds to result.json: every number with its spread, and the published one beside it."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import danskin
+from danskin.recipes.claims import Claims
+from danskin.recipes.judge import read_cells
+from danskin.recipes.rows import Plan
+from danskin.recipes.summary import summarize
+from danskin.recipes.work import run_folder
+from danskin.run.config import plain
+from danskin.run.record import environment
+
+#: (case, method, column, weights).
+Key = tuple[str, str, str, str]
+
+
+def measured(plan: Plan, out: Path) -> dict[Key, dict[str, Any]]:
+    """Every number of every seed, summarised: cells, the worst class, seconds per epoch, early accuracies."""
+    values: dict[Key, list[float]] = defaultdict(list)
+    units: dict[Key, str] = {}
+    counts: dict[Key, tuple[int, int]] = {}
+
+    def add(key: Key, unit: str, value: float, count: tuple[int, int] | None = None) -> None:
+        values[key].append(value)
+        units[key] = unit
+        if count is not None:
+            counts.setdefault(key, count)
+
+    for case, seed in plan.tasks():
+        folder = run_folder(out, case, seed)
+        for cell in read_cells(folder):
+            key = case, cell["method"], cell["column"], cell["weights"]
+            if "hits" not in cell:
+                add(key, "number", cell["value"])
+                continue
+            add(key, "share", cell["hits"] / cell["n"], (cell["hits"], cell["n"]))
+            if plan.per_class:
+                worst = min((h / n, h, n) for h, n in cell["per_class"] if n)
+                add((case, cell["method"], f"{cell['column']}, worst class", cell["weights"]), "share", worst[0])
+        models = json.loads((folder / "result.json").read_text(encoding="utf-8"))["models"]
+        for method, row in models.items():
+            add((case, method, "seconds per epoch", "-"), "seconds", row["train_seconds"] / row["epochs"])
+            for epoch in plan.early:
+                if epoch <= len(row["history"]) and (robust := row["history"][epoch - 1]["robust"]) is not None:
+                    add((case, method, f"robust validation, epoch {epoch}", "-"), "share", robust)
+    return {key: summarize(found, units[key], counts.get(key)) for key, found in values.items()}
+
+
+def gathered(plan: Plan, out: Path, cost: dict[str, Any]) -> dict[str, Any]:
+    """What result.json holds.
+
+    Args:
+        plan: all of whose seeds are finished.
+        out: their folder.
+        cost: forward-equivalents of a step, by case and method.
+    """
+    claims, numbers = Claims.of(plan.row), measured(plan, out)
+    rows = []
+    for key, found in numbers.items():
+        case, method, column, weights = key
+        where = {"case": case, "method": method, "column": column, "weights": weights}
+        rows.append(where | found | {"published": claims.published_of(key)})
+    first = run_folder(out, *plan.tasks()[0])
+    run = json.loads((first / "result.json").read_text(encoding="utf-8"))
+    return {
+        "danskin": danskin.__version__,
+        "row": plan.row,
+        "title": plan.title,
+        "scale": plan.scale,
+        "says": plan.says,
+        "seeds": list(range(plan.seeds)),
+        "cases": list(plan.cases),
+        "methods": plan.names,
+        "columns": {case: [c.name for c in columns] for case, columns in plan.columns.items()},
+        "attacks": {
+            case: {c.name: c.suite or c.measure or repr(c.attack) for c in columns}
+            for case, columns in plan.columns.items()
+        },
+        "weights": list(plan.weights),
+        "data": run["data"],
+        "measured": rows,
+        "forward_equivalents": cost,
+        "claims": [verdict.to_json() for verdict in claims.judged(plan.scale, numbers)],
+        "published": claims.sources,
+        "configs": {case: plain(config) for case, config in plan.cases.items()},
+        "environment": environment(),
+    }

@@ -1,0 +1,101 @@
+"""`danskin reproduce ROW`: every seed, then the numbers, the claims, the table, the figures and the page.
+
+A folder OUT holds plan.yaml, a run folder for each seed (OUT/seed-N, or OUT/CASE/seed-N), result.json, table.md,
+figures/ and report.html. Everything but the seeds is made anew from them each time.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from danskin.data import load
+from danskin.errors import ConfigError, MissingError
+from danskin.recipes.cost import costs
+from danskin.recipes.gather import gathered
+from danskin.recipes.page import write_reproduction
+from danskin.recipes.rows import Plan
+from danskin.recipes.tables import markdown
+from danskin.recipes.work import default_jobs, tasks_of, work
+from danskin.run.config import parse_yaml, to_yaml
+from danskin.run.files import write_json, write_text
+
+
+def reproduce(
+    plan: Plan,
+    out: Path,
+    *,
+    jobs: int | None = None,
+    resume: bool = False,
+    quiet: bool = False,
+    say: Callable[[str], None] = lambda text: None,
+) -> dict[str, Any]:
+    """Run a plan and write what came of it.
+
+    Args:
+        plan: a row at a scale.
+        out: its folder.
+        jobs: runs at a time; default: one for each core, and one on a GPU.
+        resume: go on with what is in `out`; more seeds than before are welcome.
+        quiet: no progress of the runs.
+        say: is told what comes next.
+
+    Returns:
+        What result.json holds.
+
+    Raises:
+        ConfigError: `out` has content and `resume` is not set, or holds another plan.
+        MissingError: the data are not there.
+    """
+    if jobs is not None and jobs < 1:
+        raise ConfigError(f"--jobs: expected at least 1, got {jobs}; leave it out for one per core")
+    _check_folder(plan, out, resume)
+    for config in plan.cases.values():
+        load(config.data.name, config.data.folder, download=config.data.download)  # before anything is written
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(out / "plan.yaml", to_yaml(plan.to_plain()))
+    tasks = tasks_of(plan, out, quiet)
+    left, jobs = sum(not t.finished for t in tasks), jobs or default_jobs(plan)
+    say(f"{plan.row} at scale {plan.scale}: {plan.says}")
+    say(f"{len(tasks)} runs, {left} of them to do, {min(jobs, max(left, 1))} at a time, in {out}")
+    work(tasks, jobs)
+    result = gathered(plan, out, _costs(plan, out))
+    write_json(out / "result.json", result)
+    write_text(out / "table.md", markdown(result))
+    try:
+        write_reproduction(plan, out, result)
+    except MissingError as error:
+        print(f"danskin: no report: {error}", file=sys.stderr)
+    return result
+
+
+def _check_folder(plan: Plan, out: Path, resume: bool) -> None:
+    path = out / "plan.yaml"
+    if not resume:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise ConfigError(
+                f"{out}: expected a new or empty folder, got one with content; choose another --out, or go on with "
+                "--resume"
+            )
+        return
+    if not path.is_file():
+        return
+    known = parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    asked = parse_yaml(to_yaml(plan.to_plain()), "the plan")
+    for key in asked.keys() | known.keys():
+        if key != "seeds" and asked.get(key) != known.get(key):
+            raise ConfigError(
+                f"{out}: expected what was begun there ({known.get('row')} at scale {known.get('scale')}), got another "
+                f"plan ({key} differs); choose another --out"
+            )
+
+
+def _costs(plan: Plan, out: Path) -> dict[str, dict[str, float]]:
+    path = out / "cost.json"
+    if not path.is_file():
+        write_json(path, costs(plan))
+    found: dict[str, dict[str, float]] = json.loads(path.read_text(encoding="utf-8"))
+    return found
