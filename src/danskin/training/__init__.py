@@ -11,6 +11,7 @@ from danskin.training.optimizers import OPTIMIZERS, SGD, AdamW, Optimizer
 from danskin.training.overfitting import OverfittingWatch
 from danskin.training.process import Process, SingleProcess
 from danskin.training.schedules import SCHEDULES, Constant, Cosine, OneCycle, Piecewise, Schedule
+from danskin.training.stability import WeightStability
 from danskin.training.state import TrainingState
 from danskin.training.trades import MART, TRADES
 from danskin.training.trainer import Augment, Hooks, Trainer
@@ -28,6 +29,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "cfol": CFOL,
     "class_cvar": ClassCVaR,
     "fol": FOL,
+    "weight_stability": WeightStability,
     "linear_robust": LinearRobustTraining,
 }
 
@@ -67,6 +69,7 @@ __all__ = [
     "Step",
     "Trainer",
     "TrainingState",
+    "WeightStability",
     "Wrapper",
     "inner_attack",
 ]
