@@ -25,6 +25,7 @@ from danskin.training import (
     DDi,
     FreeTraining,
     StandardTraining,
+    WeightStability,
 )
 
 BALL = Linf(0.1)
@@ -53,6 +54,9 @@ TABLE = {
     "class cvar": ClassCVaR(INNER, 3, 0.4),
     "fol": FOL(INNER, 24, eta=0.01),
     "awp of cvar": AWP(ClassCVaR(INNER, 3, 0.4), 0.1),
+    "stability": WeightStability(0.2, objective=INNER, chunk=5),
+    "shared stability": WeightStability(0.2, objective=INNER, per_sample=False),
+    "shared stability of cfol": WeightStability(0.2, objective=CFOL(INNER, 3, eta=0.05), per_sample=False),
 }
 STEPS = 3
 

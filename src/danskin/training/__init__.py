@@ -12,6 +12,7 @@ from danskin.training.overfitting import OverfittingWatch
 from danskin.training.process import Process, SingleProcess
 from danskin.training.regularized import Regularized
 from danskin.training.schedules import SCHEDULES, Constant, Cosine, OneCycle, Piecewise, Schedule
+from danskin.training.stability import WeightStability
 from danskin.training.state import TrainingState
 from danskin.training.trades import MART, TRADES
 from danskin.training.trainer import Augment, Hooks, Trainer
@@ -30,6 +31,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "cfol": CFOL,
     "class_cvar": ClassCVaR,
     "fol": FOL,
+    "weight_stability": WeightStability,
     "linear_robust": LinearRobustTraining,
 }
 
@@ -70,6 +72,7 @@ __all__ = [
     "Step",
     "Trainer",
     "TrainingState",
+    "WeightStability",
     "Wrapper",
     "inner_attack",
 ]

@@ -37,7 +37,7 @@ def layerwise_gram(
     Raises:
         InputError: the model has BatchNorm or dropout in training mode, or layers that do not keep the batch first.
     """
-    _check(model)
+    check_alone("DDi.gram", model, "gram='stored'")
     k, n = points.shape[:2]
     units = [_Unit(name, module) for name, module in _outermost(model)]
     book = _Book(k, n, processes, Counter(), {}, torch.zeros(k, k, dtype=torch.float64, device=points.device))
@@ -116,19 +116,20 @@ class _Unit:
             split = isinstance(value, Tensor) and value.ndim and len(value) % (book.k * book.n) == 0
             return value.chunk(book.k)[j] if split else value
 
-        each: list[tuple[Tensor, ...]] = []
+        rows = [w.new_empty(book.k, *w.shape) for w in weights.values()]
         with torch.enable_grad(), cast:
             for j in range(book.k):
                 leaves = {n: w.detach().requires_grad_() for n, w in weights.items()}
                 mine = tuple(part(a, j) for a in args)
                 out = torch.func.functional_call(self.module, leaves, mine, {n: part(a, j) for n, a in kwargs.items()})
-                each.append(
-                    torch.autograd.grad(
-                        out, list(leaves.values()), part(grad, j), allow_unused=True, materialize_grads=True
-                    )
+                gradients = torch.autograd.grad(
+                    out, list(leaves.values()), part(grad, j), allow_unused=True, materialize_grads=True
                 )
-        for n, gradients in zip(weights, zip(*each, strict=True), strict=True):
-            book.add(self.keys[n], torch.stack(gradients))
+                for row, gradient in zip(rows, gradients, strict=True):
+                    row[j] = gradient
+        for n in weights:
+            book.add(self.keys[n], rows.pop(0))
+        args.clear()
 
 
 def _outermost(model: nn.Module, name: str = "") -> list[tuple[str, nn.Module]]:
@@ -140,13 +141,19 @@ def _outermost(model: nn.Module, name: str = "") -> list[tuple[str, nn.Module]]:
     ]
 
 
-def _check(model: nn.Module) -> None:
+def check_alone(where: str, model: nn.Module, instead: str) -> None:
+    """Refuse a model in which examples depend on each other, or on chance.
+
+    Raises:
+        InputError: BatchNorm on the statistics of the batch, or dropout, in training mode.
+    """
     for name, module in model.named_modules():
         norm = isinstance(module, _BatchNorm) and (module.training or module.running_mean is None)
         drop = module.training and isinstance(module, _DropoutNd) and module.p > 0
-        inside = module.training and isinstance(getattr(module, "dropout", None), float) and module.dropout > 0
+        held = getattr(module, "dropout", None)  # of attention and recurrent layers
+        inside = module.training and isinstance(held, float) and held > 0
         if norm or drop or inside:
             raise InputError(
-                f"DDi.gram: expected a model that treats each example alike and alone, got {type(module).__name__} in "
-                f"training mode ({name or 'the model'}); use gram='stored', GroupNorm, or put the layer into eval mode"
+                f"{where}: expected a model that treats each example alike and alone, got {type(module).__name__} in "
+                f"training mode ({name or 'the model'}); use {instead}, GroupNorm, or put the layer into eval mode"
             )

@@ -1,0 +1,145 @@
+"""Stability of the weights: the loss at the worst weights near by, for each example or for the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from danskin.errors import InputError
+from danskin.losses import check_labels, get_loss, predict
+from danskin.minmax import L2, Number, Template
+from danskin.training.awp import Shifted, ascent
+from danskin.training.gram import check_alone
+from danskin.training.objective import (
+    Found,
+    Losses,
+    Model,
+    Objective,
+    Step,
+    Wrapper,
+    logits_at,
+    outer_loss,
+    raw_module,
+    trainable_loss,
+    with_gradient,
+)
+from danskin.training.objectives import AdversarialTraining, StandardTraining
+
+Weights = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class WeightStability(Wrapper):
+    r"""mean_i max over |v_i| <= radius of L_i(w + v_i): epsilon-stability, with the max inside the sum.
+
+    v_i is one linear maximiser: radius g_i / |g_i|, g_i the gradient of the loss of example i to all weights, held
+    constant in the outer step. With per_sample=False one v serves the batch: max_v mean_i L_i(w + v), which is SAM and
+    never larger (to first order: mean_i |g_i| against |mean_i g_i|); in between lies m-SAM, here m = 1. The weights
+    themselves never move.
+
+    Args:
+        radius: of the l2 ball over all trainable weights, a number or a text.
+        objective: whose losses; per example `StandardTraining` or `AdversarialTraining`, whose points are found at w.
+        per_sample: a v for each example, or one for the batch (of all processes, and of any objective).
+        chunk: examples at a time, >= 1: memory is chunk times that of the weights and their gradients.
+
+    Raises:
+        InputError: a negative radius, chunk < 1, or, per example, another objective, a model under another weight
+            perturbation, or one that mixes examples or draws at random (BatchNorm or dropout in training mode).
+
+    Reference: Foret et al., "Sharpness-aware minimization", ICLR 2021, eq. (2) and section 4.1 (m-sharpness);
+    Bogunovic et al., NeurIPS 2018, for epsilon-stability. Lecture: rows C16, C15.
+    """
+
+    template: ClassVar[Template] = Template("weights", "weight shift", "l2 ball, one per example", "any")
+    moves: ClassVar[str] = "one linear maximiser on the weights per example, gradient descent outside"
+
+    objective: Objective = field(default_factory=StandardTraining, kw_only=True)
+    radius: Number
+    per_sample: bool = True
+    chunk: int = 16
+
+    def __post_init__(self) -> None:
+        L2(self.radius)
+        if self.chunk < 1:
+            raise InputError(f"WeightStability.chunk: expected at least 1 example, got {self.chunk}; 16 is a start")
+        if self.per_sample and not isinstance(self.objective, StandardTraining | AdversarialTraining):
+            raise InputError(
+                "WeightStability.objective: expected StandardTraining or AdversarialTraining for one maximiser per "
+                f"example, got {type(self.objective).__name__}; use per_sample=False, or AWP"
+            )
+
+    @property
+    def reweightable(self) -> bool:  # type: ignore[override]
+        """Not where the gradient is put together from the examples' own."""
+        return not self.per_sample and self.objective.reweightable
+
+    def losses(self, model: Model, found: Found, step: Step) -> Losses:
+        """The losses at the shifted weights."""
+        if self.per_sample:
+            return self._apart(model, found, step)
+        weights = _trainable(raw_module(model))
+        gradients = ascent(self.objective, model, list(weights.values()), found, step)
+        ball = {n: g[None] for n, g in zip(weights, gradients, strict=True)}
+        shifts = linear_maximisers(ball, self.radius)
+        return self.objective.losses(Shifted(model, {n: w + shifts[n][0] for n, w in weights.items()}), found, step)
+
+    def _apart(self, model: Model, found: Found, step: Step) -> Losses:
+        raw, inside = raw_module(model), self.objective
+        name = inside.loss if isinstance(inside, StandardTraining) else outer_loss(inside.attack, inside.loss)  # type: ignore[attr-defined]
+        trainable_loss(name)
+        loss, weights = get_loss(name), _trainable(raw)
+        _check(raw)
+        with torch.no_grad():
+            one = logits_at(raw, found.points[:1])
+        check_labels(found.y, one.expand(len(found.y), *one.shape[1:]), loss)
+
+        def value(at: Weights, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+            logits = logits_at(lambda inputs: torch.func.functional_call(raw, at, (inputs,)), x[None])
+            return loss.function(logits, y[None])[0], logits[0]
+
+        here = {n: w.detach() for n, w in weights.items()}
+        total = {n: torch.zeros_like(w) for n, w in here.items()}
+        values, logits = [], []
+        for x, y in _chunks(found, self.chunk):
+            slopes = torch.func.vmap(torch.func.grad(value, has_aux=True), (None, 0, 0))(here, x, y)[0]
+            shifts = linear_maximisers(slopes, self.radius)
+            moved = {n: w + shifts[n] for n, w in here.items()}
+            del slopes, shifts
+            pulls, (each, out) = torch.func.vmap(torch.func.grad_and_value(value, has_aux=True))(moved, x, y)
+            for n, pull in pulls.items():
+                total[n] += pull.sum(0) / len(found.y)
+            values.append(each)
+            logits.append(out)
+        mean = [step.processes.mean(g) for g in total.values()]
+        wrong = predict(torch.cat(logits)) != found.y
+        return Losses(with_gradient(torch.cat(values), weights.values(), mean), wrong)
+
+
+def linear_maximisers(slopes: Weights, radius: Number) -> Weights:
+    """Argmax over |v_i| <= radius of <g_i, v_i>, for n examples with the gradients (n, ...) of each weight."""
+    shapes = [g.shape for g in slopes.values()]
+    flat = L2(radius).lmo(torch.cat([g.flatten(1) for g in slopes.values()], 1))
+    parts = flat.split([shape[1:].numel() for shape in shapes], 1)
+    return {n: part.view(shape) for n, part, shape in zip(slopes, parts, shapes, strict=True)}
+
+
+def _trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+    weights = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    if not weights:
+        raise InputError("WeightStability: expected a model with weights to train, got none; check requires_grad")
+    return weights
+
+
+def _chunks(found: Found, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    yield from zip(found.points.detach().split(size), found.y.split(size), strict=True)
+
+
+def _check(model: Any) -> None:
+    if isinstance(model, Shifted):
+        raise InputError("WeightStability: expected the model itself, got shifted weights; leave AWP around it out")
+    check_alone("WeightStability", model, "per_sample=False")
