@@ -168,6 +168,7 @@ def test_draw_is_the_obvious_loop():
     slow = [next(c for c, edge in enumerate(itertools.accumulate(p.tolist())) if v < edge) for v in u.tolist()]
     assert drawn(p, u).tolist() == slow
     assert drawn(p, torch.tensor([0.0, 1 - 1e-16, 1.0], dtype=torch.float64)).tolist() == [0, 3, 3]
+    assert drawn(torch.tensor([0.0, 0.5, 0.5]), torch.tensor([0.0, 0.5])).tolist() == [1, 2]
 
 
 def test_the_hard_class_is_drawn_more_and_more():
@@ -395,6 +396,10 @@ def test_labels_indices_and_memory():
         fol(model, x, y, memory=fol.begin(), index=torch.arange(12))
     with pytest.raises(InputError, match=r"FOL.examples: expected 6, got 12"):
         fol.draw(fol.begin(), y, 3, 0)
+    for both in (CFOL(FOL(INNER, 12), 3), FOL(AWP(CFOL(INNER, 3)), 12)):
+        with pytest.raises(InputError, match="got one that draws them"):
+            both.draw(both.begin(), y, 3, 0)
+    assert CFOL(FOL(INNER, 12), 3, form="reweight").draw(both.begin(), y, 3, 0).shape == (3,)
     cfol = CFOL(INNER, 4)
     with pytest.raises(InputError, match="got none of class 3"):
         cfol.draw(cfol.begin(), y, 3, 0)

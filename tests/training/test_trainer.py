@@ -15,15 +15,21 @@ from danskin.errors import CheckpointError, DivergenceError, InputError
 from danskin.minmax import Linf
 from danskin.models import build
 from danskin.training import (
+    CFOL,
+    FOL,
+    OBJECTIVES,
     SGD,
     AdamW,
     AdversarialTraining,
     Augment,
+    ClassCVaR,
+    DDi,
     Hooks,
     OneCycle,
     OverfittingWatch,
     StandardTraining,
     Trainer,
+    WeightStability,
 )
 
 MONITOR = PGD(Linf(0.1), 3, stop=True)
@@ -42,6 +48,27 @@ def fit(trainer, model, data, objective=None, **more):
     hooks = Hooks(events.append, checkpoint, more.pop("checkpoint_every", 0), more.pop("stop", lambda: False))
     state = trainer.fit(trainer.start(model), objective or StandardTraining(), *data, hooks=hooks, **more)
     return state, events, saved
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    "objective",
+    [
+        DDi(PGD(Linf(0.1), 1), 2),
+        DDi(PGD(Linf(0.1), 1), 2, gram="layerwise"),
+        CFOL(ADVERSARIAL, 10, eta=0.01),
+        ClassCVaR(ADVERSARIAL, 10),
+        FOL(ADVERSARIAL, 120),
+        WeightStability(0.05),
+    ],
+    ids=lambda o: type(o).__name__,
+)
+def test_every_objective_trains(objective, precision, digits, make_model, make_trainer):
+    state, events, _ = fit(make_trainer(epochs=6, precision=precision), make_model(), digits, objective)
+    losses = [e["train_loss"] for e in events if e["event"] == "epoch"]
+    assert losses[-1] < losses[0]
+    assert type(objective) in OBJECTIVES.values()
+    assert all(p.grad is not None for p in state.model.parameters())
 
 
 def weights(model):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from danskin.errors import InputError
 from danskin.minmax import Number, Template, number
-from danskin.training.exp3 import chances, check_exp3, drawn, uniforms
+from danskin.training.exp3 import chances, check_draws_alone, check_exp3, drawn, uniforms
 from danskin.training.objective import Found, Losses, Memory, Model, Step, Wrapper, check_reweightable
 
 _WEIGHTS = "cfol.log_weights"
@@ -87,6 +87,7 @@ class CFOL(Wrapper):
         """Classes by p, then an example of each, with replacement."""
         if self.form == "reweight":
             return super().draw(memory, labels, n, seed)
+        check_draws_alone("CFOL", super().draw(memory, labels, n, seed))
         sizes = class_sums("CFOL", torch.ones_like(labels), labels, self.classes).long()
         if int(sizes.min()) == 0:
             raise InputError(

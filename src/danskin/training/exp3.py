@@ -19,6 +19,15 @@ def check_exp3(name: str, arms: str, number: int, gamma: float, eta: float) -> N
         raise InputError(f"{name}.eta: expected a number above 0, got {eta}; try 1e-5")
 
 
+def check_draws_alone(name: str, inside: Tensor | None) -> None:
+    """Refuse an objective inside that draws the batch as well."""
+    if inside is not None:
+        raise InputError(
+            f"{name}.objective: expected one that leaves the choice of examples to it, got one that draws them "
+            "too; wrap in one of the two"
+        )
+
+
 def chances(log_weights: Tensor, gamma: float) -> Tensor:
     """P = gamma / arms + (1 - gamma) softmax(log_weights)."""
     return gamma / len(log_weights) + (1 - gamma) * log_weights.softmax(0)

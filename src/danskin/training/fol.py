@@ -11,7 +11,7 @@ from torch import Tensor
 from danskin.attacks.checks import check_integer_labels
 from danskin.errors import InputError
 from danskin.minmax import Number, Template, number
-from danskin.training.exp3 import chances, check_exp3, drawn, uniforms
+from danskin.training.exp3 import chances, check_draws_alone, check_exp3, drawn, uniforms
 from danskin.training.objective import Found, Losses, Memory, Model, Step, Wrapper, check_reweightable
 
 _WEIGHTS = "fol.log_weights"
@@ -62,6 +62,7 @@ class FOL(Wrapper):
         """Examples by p, with replacement."""
         if len(labels) != self.examples:
             raise InputError(f"FOL.examples: expected {self.examples}, got {len(labels)}; count those of the data set")
+        check_draws_alone("FOL", super().draw(memory, labels, n, seed))
         p = self.probabilities(memory)
         return drawn(p, uniforms(seed, n, 1, p.device)[:, 0]).cpu()
 
