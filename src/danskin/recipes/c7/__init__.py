@@ -1,1 +1,0 @@
-"""LECTURE row C7: recipe, published claims, the figure's code."""
