@@ -18,7 +18,7 @@ from danskin.run.config import TrainConfig, build, config_of, parse_yaml, plain,
 #: Folders of the rows that can be reproduced, by the row's id.
 FOLDERS = {path.parent.name.upper(): path.parent for path in sorted(Path(__file__).parent.glob("*/recipe.yaml"))}
 #: Rows that another row's recipe shows.
-SHOWN_BY = {"C11": "C10"}
+SHOWN_BY = {"C7": "C8", "C11": "C10", "C12": "C14", "C13": "C14"}
 SCALES = ("smoke", "small", "full")
 
 

@@ -1,0 +1,98 @@
+"""Lines over epochs or steps, averaged over seeds: what the figures of the rows are made of."""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from danskin.run.figures import MODEL_COLORS, Drawn, _draw, _label, _line, _shares, _whole
+
+Events = Mapping[tuple[str, int], Sequence[Mapping[str, Any]]]
+Line = list[tuple[float, float]]
+_DASHES = ("-", (0, (4, 2)), (0, (1, 1.5)))
+
+
+def line(events: Events, case: str, method: str, kind: str, x: str, y: str) -> Line:
+    """The mean over seeds of a number of one method's events, at every x that all seeds have."""
+    seeds = [found for (c, _), found in events.items() if c == case]
+    values: dict[float, list[float]] = defaultdict(list)
+    for found in seeds:
+        for event in found:
+            if event["event"] == kind and event["model"] == method and event.get(y) is not None:
+                values[event[x]].append(event[y])
+    return [(at, statistics.fmean(v)) for at, v in sorted(values.items()) if len(v) == len(seeds)]
+
+
+def drawn(
+    name: str,
+    title: str,
+    caption: str,
+    lines: Mapping[str, Sequence[Line]],
+    *,
+    x: str,
+    y: str,
+    shares: bool = True,
+    marks: Mapping[str, tuple[float, float]] | None = None,
+) -> list[Drawn]:
+    """A figure of lines, none where there is nothing to draw.
+
+    Args:
+        name: of its file.
+        title: what a screen reader calls it.
+        caption: the words under it.
+        lines: by label; further lines of a label are dashed, dotted.
+        x: name of the axis.
+        y: name of the axis.
+        shares: the y axis goes from 0 to 100 %.
+        marks: a point to mark on the line of a label.
+    """
+    if not any(any(group) for group in lines.values()):
+        return []
+
+    def plot(axes: Any) -> int:
+        for i, (label, group) in enumerate(lines.items()):
+            color = MODEL_COLORS[i % len(MODEL_COLORS)]
+            for points, dash in zip(group, _DASHES, strict=False):
+                first = dash == _DASHES[0]
+                _line(axes, points, color=color, linestyle=dash, label=_label(label) if first else None)
+            if marks and label in marks:
+                axes.plot(*marks[label], marker="o", color=color, markersize=6)
+        axes.set(xlabel=x, ylabel=y)
+        if shares:
+            _shares(axes)
+        _whole(axes)
+        return 3
+
+    last = "; ".join(f"{label}: {group[0][-1][1]:.3g}" for label, group in lines.items() if group and group[0])
+    return [Drawn(name, _draw(plot), title, f"Last values: {last}.", caption)]
+
+
+def points(result: Mapping[str, Any], case: str, column: str, weights: str) -> dict[str, float]:
+    """The mean of a column by method."""
+    return {
+        m["method"]: m["mean"]
+        for m in result["measured"]
+        if (m["case"], m["column"], m["weights"]) == (case, column, weights)
+    }
+
+
+def scattered(
+    name: str, title: str, caption: str, at: Mapping[str, tuple[float, float]], *, x: str, y: str
+) -> list[Drawn]:
+    """A named point for each method, shares on the y axis; none where there is nothing to draw."""
+    if not at:
+        return []
+
+    def plot(axes: Any) -> int:
+        for i, (label, (u, v)) in enumerate(at.items()):
+            axes.plot(u, v, marker="o", linestyle="", color=MODEL_COLORS[i % len(MODEL_COLORS)], label=_label(label))
+        axes.set(xlabel=x, ylabel=y)
+        axes.set_xlim(left=0)
+        axes.set_ylim(0, 1.15 * max(v for _, v in at.values()) + 0.01)
+        axes.yaxis.set_major_formatter(lambda value, position: f"{100 * value:.0f} %")
+        return 3
+
+    words = "; ".join(f"{label}: {u:.3g}, {100 * v:.1f} %" for label, (u, v) in at.items())
+    return [Drawn(name, _draw(plot), title, words, caption)]
