@@ -89,6 +89,8 @@ def test_gradients(name, classes):
     loss = get_loss(name)
     outputs = torch.randn(4, 1 if loss.binary else classes, dtype=torch.float64, requires_grad=True)
     labels = torch.tensor([1, -1, 1, -1]) if loss.binary else torch.arange(4) % classes
+    if loss.relative:
+        labels = torch.randn(4, classes, dtype=torch.float64).log_softmax(1)
     extra = [(labels + 1) % classes] if loss.targeted else []
     assert torch.autograd.gradcheck(lambda z: loss.function(z, labels, *extra), outputs)
 
@@ -97,7 +99,7 @@ def test_gradients(name, classes):
 def test_one_value_per_example(name):
     loss = get_loss(name)
     for n in (0, 1, 5):
-        labels = torch.ones(n, dtype=torch.int64)
+        labels = torch.zeros(n, 3) if loss.relative else torch.ones(n, dtype=torch.int64)
         extra = [labels] if loss.targeted else []
         assert loss.function(torch.randn(n, 1 if loss.binary else 3), labels, *extra).shape == (n,)
     assert loss.summary
