@@ -48,6 +48,14 @@ def test_numbers_that_are_no_shares_are_taken_as_they_are():
     assert verdict.value == pytest.approx(0.4) and verdict.holds
 
 
+def test_a_side_may_be_a_difference():
+    a, b = ({"method": m, "column": "c", "weights": "last"} for m in "ab")
+    claim = CLAIM | {"more": {"minus": [a, b]}, "less": 4, "at_least": 0, "tolerance": 0}
+    (verdict,) = Claims.read({"claims": [claim]}).judged("small", measured(0.55, 0.50))
+    assert verdict.value == pytest.approx(1) and verdict.holds
+    assert Claims.read({"claims": [claim]}).judged("small", {})[0].holds is None
+
+
 def test_claims_without_bound_or_scale_are_refused():
     with pytest.raises(ConfigError, match="at_least or at_most"):
         Claims.read({"claims": [{k: v for k, v in CLAIM.items() if k != "at_least"}]})
@@ -66,7 +74,8 @@ def test_claims_speak_of_what_is_measured(row):
         for claim in claims.claims:
             if scale not in claim["scales"]:
                 continue
-            for side in (claim["more"], claim.get("less", 0)):
+            sides = [claim["more"], claim.get("less", 0)]
+            for side in [part for s in sides for part in (s["minus"] if isinstance(s, dict) and "minus" in s else [s])]:
                 if isinstance(side, dict):
                     assert side["column"] in known and side["method"] in plan.names, claim["name"]
                     assert side.get("case", "") in plan.cases and side.get("weights", "-") in (*plan.weights, "-")

@@ -118,9 +118,12 @@ def _judged(claim: Mapping[str, Any], scale: str, measured: Measured) -> Verdict
 
 
 def _number(node: Any, measured: Measured) -> float | None:
-    """A number as written, or the mean of a measured one; shares in percent."""
+    """A number as written, the mean of a measured one (shares in percent), or `minus`: [one, another]."""
     if not isinstance(node, Mapping):
         return float(node)
+    if "minus" in node:
+        one, another = (_number(part, measured) for part in node["minus"])
+        return None if one is None or another is None else one - another
     key = str(node.get("case", "")), node["method"], node["column"], node.get("weights", "-")
     found = measured.get(key)
     if found is None:
