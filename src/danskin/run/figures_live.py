@@ -35,6 +35,8 @@ def gauge_names(events: Sequence[Event]) -> list[str]:
 
 def gauge(events: Sequence[Event], color: Mapping[str, str], names: Sequence[str]) -> str | None:
     """Numbers that objectives steer by themselves, against the step; None without any."""
+    if not names:
+        return None
     one = len(names) == 1
     kind = names[0] if one else names[0].rpartition(" ")[0]
 
@@ -49,4 +51,4 @@ def gauge(events: Sequence[Event], color: Mapping[str, str], names: Sequence[str
         _whole(axes)
         return min(drawn, 3 if one else 5) if drawn <= 30 else 0
 
-    return _draw(plot) if names else None
+    return _draw(plot)
