@@ -1,4 +1,7 @@
-"""Copy what is small and worth keeping of a finished run into docs/results: python docs/collect.py RUN NAME."""
+"""Copy what is small and worth keeping of a finished run or reproduction into docs/results.
+
+    python docs/collect.py RUN NAME
+"""
 
 import json
 import shutil
@@ -9,17 +12,21 @@ from danskin.run.report import markdown_table, write_report
 
 
 def main(run: Path, name: str) -> None:
-    """config.yaml, result.json, the figures, and the table as Markdown."""
-    write_report(run)
+    """Config or plan, result.json, the figures, and the table as Markdown."""
     target = Path(__file__).parent / "results" / name
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
-    for file in ("config.yaml", "result.json"):
+    result = json.loads((run / "result.json").read_text(encoding="utf-8"))
+    if "row" in result:  # a reproduction brings its table
+        files = ("plan.yaml", "result.json", "table.md")
+    else:
+        write_report(run)
+        files = ("config.yaml", "result.json")
+        (target / "table.md").write_text(markdown_table(result), encoding="utf-8")
+    for file in files:
         shutil.copy(run / file, target)
     for figure in sorted((run / "figures").glob("*.svg")):
         shutil.copy(figure, target)
-    result = json.loads((run / "result.json").read_text(encoding="utf-8"))
-    (target / "table.md").write_text(markdown_table(result), encoding="utf-8")
 
 
 if __name__ == "__main__":
