@@ -77,6 +77,7 @@ ROWS: dict[str, tuple[Objective, float, tuple[int, int, int]]] = {
     "AT-AWP-10": (AWP(AdversarialTraining(pgd(10))), 26, (0, 10, 2)),
     "TRADES-10": (TRADES(pgd(10, **NOISY)), 27, (1, 10, 2)),
     "BETA-10": (BETATraining(beta(10)), 192, (9, 90, 1)),
+    "BETA-10, first step shared": (BETATraining(beta(10, shared_first=True)), 184, (2, 90, 1)),
     "BETA-10, 3 classes": (BETATraining(beta(10, classes=3)), 67, (4, 30, 1)),
     "BETA-10 smooth": (BETATraining(beta(10), mu=10.0), 207, (9, 90, 9)),
     "DDi, 10 of PGD-7": (DDi(pgd(7), 10), 170, (0, 70, 10)),

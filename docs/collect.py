@@ -1,6 +1,6 @@
 """Copy what is small and worth keeping of a finished run or reproduction into docs/results.
 
-    python docs/collect.py RUN NAME
+python docs/collect.py RUN NAME
 """
 
 import json

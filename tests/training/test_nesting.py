@@ -120,6 +120,22 @@ def test_all_leading_classes_are_all_classes():
     assert torch.equal(BETATraining(replace(attack, classes=3))(model, x, y), BETATraining(attack)(model, x, y))
 
 
+@pytest.mark.parametrize("classes", [None, 2])
+def test_first_gradients_of_all_classes_come_from_one_pass(classes):
+    """From a common start the points are the same, for fewer forward passes."""
+    model, (x, y) = Counted(classes=4), batch()
+    found, rows = [], []
+    for shared in (False, True):
+        attack = BETA(Linf(RADIUS), steps=4, random_start=False, keep="value", classes=classes, shared_first=shared)
+        model.rows = 0
+        found.append(BETATraining(attack).search(model, x, y, Step()).points)
+        rows.append(model.rows)
+    torch.testing.assert_close(found[0], found[1], atol=1e-9, rtol=0)
+    assert rows[0] - rows[1] == len(x) * ((classes or 3) - 1)
+    with pytest.raises(InputError, match="shared_first"):
+        BETA(Linf(RADIUS), steps=4, stop=True, shared_first=True)(net().eval(), x, y)
+
+
 def test_beta_training_wants_beta():
     with pytest.raises(InputError, match="expected BETA, got FGSM"):
         BETATraining(FGSM(Linf(RADIUS)))
@@ -304,9 +320,9 @@ def test_terms_are_added_to_the_losses():
 
 
 class Counted(nn.Module):
-    def __init__(self):
+    def __init__(self, classes=4):
         super().__init__()
-        self.inner, self.rows = net(), 0
+        self.inner, self.rows = net(classes), 0
 
     def forward(self, x):
         self.rows += len(x)
