@@ -38,9 +38,7 @@ class SharedFirst:
 
     def __post_init__(self) -> None:
         if self.run.stop or self.run.rule != "sign" or self.run.steps < 2:
-            raise InputError(
-                "shared_first: expected 2 sign steps or more, without stop, got others; it is for training, leave it out"
-            )
+            raise InputError("shared_first: expected 2 sign steps or more without stop, got others; leave it out")
 
     def __call__(self, f: Payoff, y0: Tensor, Y: Set, generator: Streams | None = None) -> Maximum:
         """Maximise over Y and the classes."""
