@@ -196,6 +196,9 @@ def test_the_pull_back_finds_where_it_turns(inside, outside):
         def shifted(self, delta):
             return delta
 
+        def confirmed(self, point, hit):
+            return hit
+
         def __call__(self, delta):
             lead = delta.norm(dim=1) - self.at
             return torch.where(lead > 0, outside * lead, inside * lead), lead > 0
@@ -219,6 +222,21 @@ def test_in_bfloat16_what_is_found_is_what_is_handed_out():
     x = data(60)
     model = mlp(16, 4, seed=2)
     assert FAB(L2(4.0), steps=60, precision="bfloat16")(model, x, model(x).argmax(1)).success.all()
+
+
+@pytest.mark.parametrize("attack", [FAB, FABT])
+@pytest.mark.parametrize("stop", [False, True])
+def test_the_plain_model_is_asked_only_about_what_would_be_kept(attack, stop):
+    model, x = mlp(16, 4, seed=2), data()
+    y, plain = model(x).argmax(1), Counted(model)
+    run = attack(L2(0.2 if stop else 1.0), steps=30, stop=stop)
+    alone, confirmed = run(model, x, y), run(plain, x, y, quick=model)
+    assert torch.equal(confirmed.x, alone.x) and torch.equal(confirmed.success, alone.success)
+    assert alone.success.any()
+    assert 0 < plain.forwards < 0.3 * alone.cost.forwards  # about half of the points are adversarial
+    liar = mlp(16, 4, seed=3)
+    got = run(model, x, y, quick=liar)
+    assert (model(got.x[got.success]).argmax(1) != y[got.success]).all()
 
 
 def test_stop_leaves_at_the_first_success_with_as_many_successes():

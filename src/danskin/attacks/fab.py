@@ -41,7 +41,7 @@ class _ToNearest:
 class _Inside:
     """The closest points found by runs, pulled back, projected where they lie outside, and left to be judged.
 
-    What counts as adversarial is asked of the plain model in full precision: the closest points are where a cheaper
+    Whether the closest points are adversarial is asked of the plain model in full precision: they are where a cheaper
     form of it errs most.
     """
 
@@ -52,7 +52,7 @@ class _Inside:
         """The closest points of the set; not evaluated."""
         if not isinstance(f, ShiftPayoff):
             raise InputError("FAB: expected the payoff of an attack, got another function; call the attack")
-        f, ball = replace(f, confirm=True), ball_of(Y)
+        f, ball = replace(f, confirm=True, defer=True), ball_of(Y)
         found = self.runs(f, y0, Y, generator)
         y, cost, inside = found.y, found.cost, ball.violation(found.y) == 0
         norm = ball.norm(y)

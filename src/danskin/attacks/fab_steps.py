@@ -87,9 +87,14 @@ def _kept_gradient(value: Tensor, point: Tensor) -> Tensor:
     return torch.zeros_like(point) if g is None else g
 
 
+def _payoff_of(f: Any) -> ShiftPayoff:
+    payoff: ShiftPayoff = f.base if isinstance(f, Nearest) else f
+    return payoff
+
+
 def _as_seen(f: Any, delta: Tensor) -> Tensor:
     """The shift whose point the model sees: within the box, in the dtype of the inputs."""
-    payoff: ShiftPayoff = f.base if isinstance(f, Nearest) else f
+    payoff = _payoff_of(f)
     point = payoff.shifted(delta)
     if payoff.dtype != point.dtype:
         point = _cast_towards(payoff.x, point, payoff.dtype).to(point.dtype)
@@ -97,15 +102,23 @@ def _as_seen(f: Any, delta: Tensor) -> Tensor:
 
 
 def _look(belt: Belt, y: Tensor, *, gradient: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(y as the model sees it, F, adversarial, gradient of F), the point recorded by its distance."""
-    y, ball = _as_seen(belt.f, y), ball_of(belt.Y)
+    """(y as the model sees it, F, adversarial, gradient of F), the point recorded by its distance.
+
+    About half of all points are adversarial, and few of them are the closest so far: where the search sees a cheaper
+    form of the model, the plain one is asked about those only. The others lead on as the cheaper form has it.
+    """
+    y, ball, payoff = _as_seen(belt.f, y), ball_of(belt.Y), _payoff_of(belt.f)
     value, hit, slope = belt.look(y, gradient=gradient)
     if hit is None:
         raise InputError("FAB: expected the payoff of an attack, got another function; call the attack")
+    norm = ball.norm(y)
+    held = belt.value[belt.examples].repeat_interleave(belt.fan)
+    closer = hit & (-norm > held)
+    sure = payoff.confirmed(payoff.shifted(y), closer)
     # what is NaN is recorded too, and found by whoever judges it
-    rank = torch.where(hit | value.isnan(), -ball.norm(y), -math.inf)
-    belt.record(y, rank, hit & (ball.violation(y) == 0))
-    return y, value, hit, slope
+    rank = torch.where(sure | value.isnan(), -norm, -math.inf)
+    belt.record(y, rank, sure & (ball.violation(y) == 0))
+    return y, value, hit & (sure | ~closer), slope
 
 
 def _away(ball: Any, like: Tensor, radius: Tensor, streams: Streams | None) -> Tensor:

@@ -43,6 +43,8 @@ class ShiftPayoff:
             of untargeted attacks.
         plain: the model whose word counts, where `model` is a quicker form of it (compiled, another memory format).
         confirm: ask the plain model about every success the search sees, as a search must that stops there.
+        defer: leave that, and the witness, to a maximiser that asks (`confirmed`) about those points only which it
+            would keep.
         names: (batch,) numbers that `witness` knows the rows by.
         witness: called with the names and inputs of every success as soon as it is seen.
         grid: where given, inputs are moved to its nearest point in the ball before the model sees them.
@@ -63,6 +65,7 @@ class ShiftPayoff:
     toward: Tensor | None = None
     plain: Callable[[Tensor], Tensor] | None = None
     confirm: bool = False
+    defer: bool = False
     names: Tensor | None = None
     witness: Witness | None = None
     grid: Grid | None = None
@@ -134,6 +137,10 @@ class ShiftPayoff:
     def settled(self, point: Tensor, logits: Tensor) -> Tensor:
         """Where these logits are adversarial, and with `confirm` the plain model in full precision says so too."""
         hit = self.adversarial(logits)
+        return hit if self.defer else self.confirmed(point, hit)
+
+    def confirmed(self, point: Tensor, hit: Tensor) -> Tensor:
+        """Those of the rows `hit` at which, with `confirm`, the plain model errs as well; the witness hears of them."""
         if self.confirm and self.cheap and bool(hit.any()):
             at = hit.nonzero().squeeze(1)
             with torch.no_grad():
