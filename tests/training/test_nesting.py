@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from danskin.attacks import BETA, FGSM, NFGSM, PGD, RSFGSM
-from danskin.errors import InputError
+from danskin.errors import DanskinWarning, InputError
 from danskin.minmax import L1, L2, Linf, Streams
 from danskin.regularizers import CURE, ELLE, ELLE_A, GradAlign
 from danskin.training import (
@@ -355,9 +355,24 @@ def test_terms_see_the_network_that_the_adversary_sees(mode):
 
 def test_memories_of_terms_are_kept_apart_and_changed_in_place():
     model, (x, y) = net(), batch()
-    objective = Regularized(Regularized(FAST, (ELLE_A(Linf(RADIUS), 10.0),)), (ELLE_A(Linf(0.3), 10.0),))
+    terms = (ELLE_A(Linf(RADIUS), 10.0), ELLE_A(Linf(RADIUS), 10.0, endpoints="clean_random"))
+    objective = Regularized(FAST, terms)
     with pytest.raises(InputError, match="memory"):
         objective(model, x, y)
+    memory = objective.begin()
+    held = dict(memory)
+    objective(model, x, y, memory=memory)
+    assert all(memory[name] is held[name] for name in memory)
+    means = [float(memory[f"terms.{i}.mean"]) for i in (0, 1)]
+    assert means[0] != means[1] and min(means) > 0
+
+
+def test_terms_on_another_ball_and_warm_ups_that_never_end_are_told():
+    with pytest.warns(DanskinWarning, match=r"got ELLE on Linf\(radius=0.3\)"):
+        Regularized(FAST, (ELLE(Linf(0.3)),))
+    trainer, data = Trainer(epochs=1, batch_size=4, optimizer=SGD(0.01)), batch(8)
+    with pytest.warns(DanskinWarning, match="expected more than the 2 steps"):
+        trainer.fit(trainer.start(net()), AWP(StandardTraining(), warmup=2), data, data)
 
 
 OBJECTIVES = {

@@ -12,6 +12,7 @@ import dataclasses
 import difflib
 import types
 import typing
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -22,7 +23,7 @@ from typing import Any, Literal
 from danskin.attacks import ATTACKS, PGD, Attack
 from danskin.attacks.guard import BatchNormMode
 from danskin.data import DATASETS
-from danskin.errors import ConfigError, DanskinError, InputError, MissingError
+from danskin.errors import ConfigError, DanskinError, DanskinWarning, InputError, MissingError
 from danskin.losses import LossName
 from danskin.minmax import L1, L2, Linf
 from danskin.regularizers import REGULARIZERS
@@ -34,6 +35,7 @@ from danskin.training import (
     Objective,
     StandardTraining,
     Trainer,
+    inner_attack,
 )
 
 _SHIPPED = Path(__file__).parent.parent / "recipes"
@@ -154,6 +156,15 @@ class TrainConfig:
         for label in self.objectives:
             if not label or any(c in label for c in "/\\ ") or label.startswith("."):
                 raise ConfigError(f"objectives: expected labels that can name a folder, got {label!r}; use words and _")
+        for label in self.objectives:
+            attack = inner_attack(self.objective(label))
+            if attack is not None and repr(attack.ball) != repr(self.attack.ball):
+                warnings.warn(
+                    f"objectives.{label}: expected the ball that is evaluated, {self.attack.ball!r}, got "
+                    f"{attack.ball!r}; if training on another ball is meant, ignore this",
+                    DanskinWarning,
+                    stacklevel=3,
+                )
         for name in ("seed", "threads", "checkpoint_every"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name}: expected a number >= 0, got {getattr(self, name)}; use 0, 1, 2, ...")

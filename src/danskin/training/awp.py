@@ -96,6 +96,11 @@ class AWP(Wrapper):
             if not getattr(self, name) >= 0:
                 raise InputError(f"AWP.{name}: expected a number >= 0, got {getattr(self, name)}; 0 is none")
 
+    @property
+    def horizon(self) -> int:
+        """The warm-up."""
+        return max(self.warmup, self.objective.horizon)
+
     def begin(self) -> Memory:
         """What the objective inside keeps, and the steps made while warming up."""
         return super().begin() | ({_STEPS: torch.zeros((), dtype=torch.int64)} if self.warmup else {})

@@ -96,6 +96,11 @@ class Objective(ABC):
         """
         return None
 
+    @property
+    def horizon(self) -> int:
+        """Steps that must pass before the objective is all that it says; 0 for most."""
+        return 0
+
     def gauges(self, memory: Memory) -> dict[str, float]:
         """Numbers to watch while training, such as an adaptive weight; none for most."""
         return {}
@@ -178,6 +183,11 @@ class Wrapper(Objective):
     def draw(self, memory: Memory, labels: Tensor, n: int, seed: int) -> Tensor | None:
         """As the objective inside."""
         return self.objective.draw(memory, labels, n, seed)
+
+    @property
+    def horizon(self) -> int:
+        """As the objective inside."""
+        return self.objective.horizon
 
     def gauges(self, memory: Memory) -> dict[str, float]:
         """Those of the objective inside."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from danskin.attacks.guard import BatchNormMode, mode_of
-from danskin.errors import InputError
+from danskin.errors import DanskinWarning, InputError
 from danskin.minmax import Template
 from danskin.regularizers import Regularizer
 from danskin.training.objective import Found, Losses, Memory, Model, Step, Wrapper, raw_module
@@ -34,6 +35,14 @@ class Regularized(Wrapper):
     def __post_init__(self) -> None:
         if not self.terms or not all(isinstance(term, Regularizer) for term in self.terms):
             raise InputError(f"Regularized.terms: expected one regulariser or more, got {self.terms!r}; pass (term,)")
+        other = [term for term in self.terms if self.attack is not None and repr(term.ball) != repr(self.attack.ball)]
+        if other:
+            warnings.warn(
+                f"Regularized: expected terms on the ball of the attack, {self.attack.ball!r}, got "  # type: ignore[union-attr]
+                f"{type(other[0]).__name__} on {other[0].ball!r}; if that is meant, ignore this",
+                DanskinWarning,
+                stacklevel=2,
+            )
 
     def begin(self) -> Memory:
         """What the objective and the terms keep."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from danskin.attacks import Attack
 from danskin.attacks.guard import as_found
 from danskin.attacks.outcomes import outcomes
 from danskin.data import batch_indices, crop_flip, draw_crop_flip, to_float
-from danskin.errors import DivergenceError, InputError
+from danskin.errors import DanskinWarning, DivergenceError, InputError
 from danskin.metrics import PerClass, Share
 from danskin.training.objective import Objective, inner_attack
 from danskin.training.optimizers import SGD, Optimizer
@@ -191,6 +192,13 @@ class _Run:
             raise InputError(f"fit: expected at least {world} training examples, got {n}; use fewer processes")
         self.outer = self.process.wrap(self.state.model)
         self.steps = self.trainer.epochs * (n // self.batch) * self.objective.replays
+        if self.objective.horizon >= self.steps:
+            warnings.warn(
+                f"fit: expected more than the {self.objective.horizon} steps that the objective takes to warm up, got "
+                f"{self.steps}; train longer, or shorten the warm-up",
+                DanskinWarning,
+                stacklevel=3,
+            )
         if not self.state.memory:
             self.state.memory = self.objective.begin()
         for name, kept in self.state.memory.items():
