@@ -400,3 +400,37 @@ def test_three_lines_in_anyones_loop(name):
         seen.append(loss.item())
     assert sum(seen[-5:]) < sum(seen[:5]) and model.training
     assert all(p.requires_grad for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", [*OBJECTIVES, "trades"])
+def test_scaled_losses_have_scaled_gradients(name):
+    """GradScaler multiplies the loss: nothing inside an objective depends on that."""
+    objective, (x, y) = (OBJECTIVES | {"trades": STABLE})[name], batch(16)
+    grown = []
+    for scaled in (False, True):
+        torch.manual_seed(1)
+        model = net()
+        optimizer, scaler = (
+            torch.optim.SGD(model.parameters(), 0.1),
+            torch.amp.GradScaler("cpu", 2.0**12, enabled=scaled),
+        )
+        memory = objective.begin()
+        for step in range(3):
+            loss = objective(model, x, y, seed=step, memory=memory)
+            optimizer.zero_grad()
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+        grown.append([p.detach() for p in model.parameters()])
+    same(*grown)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch looks at the input of Free training
+@pytest.mark.parametrize("name", [*OBJECTIVES, "trades"])
+def test_compiled_models_give_the_same_loss(name):
+    objective, (x, y) = (OBJECTIVES | {"trades": STABLE})[name], batch(16)
+    model = net()
+    compiled = torch.compile(model, backend="eager")
+    losses = [objective(m, x, y, seed=1, memory=objective.begin()) for m in (model, compiled)]
+    assert losses[0].item() == pytest.approx(losses[1].item(), abs=1e-9)
+    same(*(gradients(model, loss) for loss in losses))

@@ -80,6 +80,8 @@ class AWP(Wrapper):
         decay: the optimiser's weight decay, to reproduce released code, where it acts on w + v; 0 for decay of w.
         warmup: steps without perturbation.
 
+    On a compiled model the losses are those of the eager module inside it, with the same weights.
+
     Reference: Wu, Xia and Wang, "Adversarial weight perturbation helps robust generalization", NeurIPS 2020, eqs. (7)
     to (10). Lecture: rows C8, C16. It is SAM with layer-wise radii on the adversarial batch.
     """
@@ -110,6 +112,7 @@ class AWP(Wrapper):
         if self.warmup and int(step.memory[_STEPS]) < self.warmup:
             step.memory[_STEPS] += 1
             return self.objective.losses(model, found, step)
+        model = getattr(model, "_orig_mod", model)  # a compiled module would be compiled anew for every shift
         weights = layers(raw_module(model))
         if not weights:
             raise InputError("AWP: expected a model with weight matrices or kernels, got none; leave AWP out")
