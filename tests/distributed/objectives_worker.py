@@ -12,6 +12,7 @@ from torch import nn
 
 from danskin.attacks import BETA, FGSM, NFGSM, PGD
 from danskin.minmax import Linf
+from danskin.regularizers import CURE, ELLE, ELLE_A, LLR, GradAlign
 from danskin.run.runtime import Runtime
 from danskin.training import (
     AWP,
@@ -24,6 +25,7 @@ from danskin.training import (
     ClassCVaR,
     DDi,
     FreeTraining,
+    Regularized,
     StandardTraining,
     WeightStability,
 )
@@ -56,6 +58,13 @@ TABLE = {
     "awp of cvar": AWP(ClassCVaR(INNER, 3, 0.4), 0.1),
     "stability": WeightStability(0.2, objective=INNER, chunk=5),
     "shared stability": WeightStability(0.2, objective=INNER, per_sample=False),
+    "gradalign": Regularized(AdversarialTraining(FGSM(BALL)), (GradAlign(BALL, 0.5),)),
+    "elle": Regularized(INNER, (ELLE(BALL, 50.0),)),
+    "elle_a": Regularized(INNER, (ELLE_A(BALL, 50.0),)),
+    "llr": Regularized(StandardTraining(), (LLR(BALL, 1.0, steps=2),)),
+    "cure": Regularized(StandardTraining(), (CURE(BALL, 1.0),)),
+    "awp of terms": AWP(Regularized(INNER, (ELLE(BALL, 50.0),)), 0.1),
+    "terms of cfol": Regularized(CFOL(INNER, 3, eta=0.05), (GradAlign(BALL, 0.5),)),
     "shared stability of cfol": WeightStability(0.2, objective=CFOL(INNER, 3, eta=0.05), per_sample=False),
 }
 STEPS = 3
