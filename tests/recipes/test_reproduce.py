@@ -2,12 +2,17 @@
 
 import json
 import re
+import signal
+import subprocess
+import sys
 
 import pytest
+import torch
 
 from danskin.errors import ConfigError
 from danskin.recipes import reproduce as module
-from danskin.recipes.judge import FILE, read_cells
+from danskin.recipes.gather import measured
+from danskin.recipes.judge import FILE, look, read_cells
 from danskin.recipes.reproduce import reproduce
 from danskin.recipes.rows import plan_of
 from danskin.recipes.work import tasks_of
@@ -127,6 +132,65 @@ def test_missing_data_have_a_code_of_their_own(cli, tmp_path, monkeypatch):
     monkeypatch.setenv("DANSKIN_DATA", str(tmp_path))
     found = cli("reproduce", "C8", "--scale", "small", "--out", tmp_path / "run")
     assert found.code == 4 and "cifar10" in found.err and not (tmp_path / "run").exists()
+
+
+def test_misalignment_of_a_model_without_gradient_is_left_out(tmp_path):
+    plan = plan_of("C10", "smoke")
+    column = next(c for c in plan.columns[""] if c.measure)
+    x, y = torch.rand(6, 1, 8, 8), torch.zeros(6, dtype=torch.int64)
+    cell = look(lambda x: 0 * x.flatten(1)[:, :10], x, y, column, plan.cases[""], 10)
+    assert cell["value"] is None and cell["n"] == 0
+    assert measured(plan, run_of(plan, tmp_path, cell | {"method": "fgsm", "column": "m", "weights": "last"})) == {}
+
+
+def run_of(plan, out, cell):
+    """A folder in which a run left one cell."""
+    (out / "seed-0").mkdir()
+    (out / "seed-0" / FILE).write_text(json.dumps(cell) + "\n")
+    (out / "seed-0" / "result.json").write_text('{"models": {}}')
+    return out
+
+
+RUN = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+from danskin.recipes.rows import plan_of
+from danskin.recipes.reproduce import reproduce
+plan = plan_of("C8", "smoke", seeds=2)
+case = plan.cases[""]
+case = replace(case, objectives={"fgsm": case.objectives["fgsm"]}, trainer=replace(case.trainer, epochs=EPOCHS))
+plan = replace(plan, cases={"": case}, names={"fgsm": "FGSM"})
+try:
+    reproduce(plan, Path(sys.argv[1]), jobs=2, resume=True)
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_stopped_in_parallel_it_goes_on_to_the_same_end(sent, tmp_path):
+    """Two runs at a time; the stop comes when both train. No process stays behind, and numbers are those of one go."""
+    words = [sys.executable, "-c", RUN.replace("EPOCHS", "150"), str(tmp_path / "cut")]
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as done:
+        seen = set()
+        for line in done.stderr:
+            seen.add(line[:6])
+            if {"seed 0", "seed 1"} <= seen:
+                break
+        done.send_signal(sent)
+        rest = done.stderr.read()  # until the last process has closed it
+        assert done.wait(60) == (-9 if sent == signal.SIGKILL else 130), rest
+    assert not (tmp_path / "cut/result.json").exists()
+    for seed in (0, 1) if sent != signal.SIGKILL else ():
+        state = json.loads((tmp_path / f"cut/seed-{seed}/status.json").read_text())["state"]
+        assert state == "interrupted"
+    subprocess.run(words, check=True, capture_output=True, timeout=300)
+    words[-1] = str(tmp_path / "whole")
+    subprocess.run(words, check=True, capture_output=True, timeout=300)
+    cut, whole = (read_cells(tmp_path / name / "seed-1") for name in ("cut", "whole"))
+    assert [c["per_class"] for c in cut] == [c["per_class"] for c in whole]
 
 
 @pytest.mark.slow

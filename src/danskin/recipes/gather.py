@@ -37,7 +37,8 @@ def measured(plan: Plan, out: Path) -> dict[Key, dict[str, Any]]:
         for cell in read_cells(folder):
             key = case, cell["method"], cell["column"], cell["weights"]
             if "hits" not in cell:
-                add(key, "number", cell["value"])
+                if cell["value"] is not None:  # of gradients that are all 0
+                    add(key, "number", cell["value"])
                 continue
             add(key, "share", cell["hits"] / cell["n"], (cell["hits"], cell["n"]))
             if plan.per_class:

@@ -100,7 +100,7 @@ def look(model: nn.Module, x: Tensor, y: Tensor, column: Column, config: TrainCo
             for a, b in zip(x.split(256), y.split(256), strict=True)
         ]
         found = Average.of(torch.cat(parts))
-        return {"value": found.value, "n": found.n, "seconds": time.perf_counter() - started}
+        return {"value": found.value if found.n else None, "n": found.n, "seconds": time.perf_counter() - started}
     correct, forwards, backwards = _correct(model, x, y, column, config)
     per_class = PerClass.of(y.cpu(), correct, correct, classes)
     return {

@@ -5,11 +5,14 @@ A seed that is finished is left alone, one that was interrupted goes on where it
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import multiprocessing.connection
 import os
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -153,6 +156,8 @@ def errors_code(kind: str) -> int:
 
 def _worker(task: Task, parent: int, sender: Any) -> None:
     """`do` in a process of its own; says what went wrong through the pipe."""
+    if hasattr(os, "setsid"):
+        os.setsid()  # Ctrl-C reaches the parent alone, which asks once: asked twice, a run breaks off without saving
     try:
         do(task, parent)
     except KeyboardInterrupt:
@@ -161,6 +166,23 @@ def _worker(task: Task, parent: int, sender: Any) -> None:
         kind = next((k for k in _KINDS if type(error).__name__ == k), "ModelError")
         sender.send((kind, f"{task.label}: {error}"))
         sys.exit(1)
+
+
+@contextlib.contextmanager
+def _term_as_interrupt() -> Iterator[None]:
+    """SIGTERM ends as Ctrl-C does: the runs are asked to save, and waited for."""
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    old = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, old)
 
 
 class _Pool:
@@ -173,15 +195,16 @@ class _Pool:
 
     def run(self) -> None:
         """Until all are done, one failed, or the user stops."""
-        try:
-            while self.waiting or self.running:
-                while self.waiting and len(self.running) < self.jobs:
-                    self._start(self.waiting.pop(0))
-                for sentinel in multiprocessing.connection.wait(list(self.running)):
-                    self._finish(*self.running.pop(sentinel))
-        except BaseException:
-            self._stop()
-            raise
+        with _term_as_interrupt():
+            try:
+                while self.waiting or self.running:
+                    while self.waiting and len(self.running) < self.jobs:
+                        self._start(self.waiting.pop(0))
+                    for sentinel in multiprocessing.connection.wait(list(self.running)):
+                        self._finish(*self.running.pop(sentinel))
+            except BaseException:
+                self._stop()
+                raise
 
     def _start(self, task: Task) -> None:
         receiver, sender = self.context.Pipe(duplex=False)
