@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,8 @@ def measured(plan: Plan, out: Path) -> dict[Key, dict[str, Any]]:
                 add((case, cell["method"], f"{cell['column']}, worst class", cell["weights"]), "share", worst[0])
         models = json.loads((folder / "result.json").read_text(encoding="utf-8"))["models"]
         for method, row in models.items():
-            add((case, method, "seconds per epoch", "-"), "seconds", row["train_seconds"] / row["epochs"])
+            seconds = statistics.median(epoch["seconds"] for epoch in row["history"])
+            add((case, method, "seconds per epoch", "-"), "seconds", seconds)
             for epoch in plan.early:
                 if epoch <= len(row["history"]) and (robust := row["history"][epoch - 1]["robust"]) is not None:
                     add((case, method, f"robust validation, epoch {epoch}", "-"), "share", robust)
