@@ -14,7 +14,6 @@ from danskin.attacks.guard import raw_module
 from danskin.attacks.payoff import Precision
 from danskin.errors import DanskinWarning, InputError
 
-
 #: Layers whose weights autocast would round anew in every pass.
 _ROUNDED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
