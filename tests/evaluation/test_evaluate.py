@@ -186,8 +186,24 @@ def test_quick_model_searches_and_the_model_judges(digits_net, verdict):
     got = evaluate(model, (x, y), BALL, suite(), quick=liar, diagnostics=0, keep_points=True)
     broken = got.broken_by > 0
     assert (predict(model(got.points[broken])) != y[broken]).all()
-    with pytest.raises(InputError, match="quicker: expected channels_last or compile"):
+    with pytest.raises(InputError, match="quicker: expected channels_last, compile or precision"):
         quicker(model)
+
+
+def test_weights_rounded_once_compute_what_autocast_does(digits_net, verdict):
+    model, x, y = digits_net
+    quick, weights = quicker(model, precision="bfloat16"), [p.clone() for p in model.parameters()]
+    with torch.autocast("cpu", torch.bfloat16):
+        there = model(x)
+    assert there.dtype == torch.bfloat16 and torch.equal(quick(x), there)
+    assert all(torch.equal(p, q) and p.dtype == torch.float32 for p, q in zip(model.parameters(), weights, strict=True))
+    rounded = [m.weight.dtype for m in quick.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    assert set(rounded) == {torch.bfloat16}
+    low = evaluate(model, (x, y), BALL, suite(), precision="bfloat16", diagnostics=0)
+    got = evaluate(model, (x, y), BALL, suite(), quick=quick, diagnostics=0)
+    assert torch.equal(got.broken_by, low.broken_by)
+    with pytest.raises(InputError, match="precision"):
+        quicker(model, precision="half")
 
 
 def test_compiler_that_fails_is_said_and_left(digits_net, monkeypatch):

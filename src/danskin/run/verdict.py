@@ -126,7 +126,10 @@ def judge(question: Question, folder: Path, runtime: Runtime, listen: Listener =
     journal = DiskJournal(folder / "journal", runtime.rank, runtime.world)
     quick = None
     if question.channels_last or question.compile:
-        quick = quicker(model, channels_last=question.channels_last, compile=question.compile)  # type: ignore[arg-type]
+        quick = quicker(
+            model,  # type: ignore[arg-type]
+            channels_last=question.channels_last, compile=question.compile, precision=question.precision,
+        )  # fmt: skip
     try:
         part = evaluate(
             model, (x, y), question.ball, question.suite, seed=question.seed, batch_size=question.batch_size,
