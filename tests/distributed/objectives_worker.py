@@ -59,11 +59,11 @@ TABLE = {
     "stability": WeightStability(0.2, objective=INNER, chunk=5),
     "shared stability": WeightStability(0.2, objective=INNER, per_sample=False),
     "gradalign": Regularized(AdversarialTraining(FGSM(BALL)), (GradAlign(BALL, 0.5),)),
-    "elle": Regularized(INNER, (ELLE(BALL, 50.0),)),
-    "elle_a": Regularized(INNER, (ELLE_A(BALL, 50.0),)),
+    "elle": Regularized(INNER, (ELLE(BALL, 5e4),)),
+    "elle_a": Regularized(AdversarialTraining(PGD(BALL, 2, keep="last")), (ELLE_A(BALL, 50.0),)),  # off for 3 steps
     "llr": Regularized(StandardTraining(), (LLR(BALL, 1.0, steps=2),)),
     "cure": Regularized(StandardTraining(), (CURE(BALL, 1.0),)),
-    "awp of terms": AWP(Regularized(INNER, (ELLE(BALL, 50.0),)), 0.1),
+    "awp of terms": AWP(Regularized(INNER, (ELLE(BALL, 5e4),)), 0.1),
     "terms of cfol": Regularized(CFOL(INNER, 3, eta=0.05), (GradAlign(BALL, 0.5),)),
     "shared stability of cfol": WeightStability(0.2, objective=CFOL(INNER, 3, eta=0.05), per_sample=False),
 }
