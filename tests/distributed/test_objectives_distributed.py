@@ -1,34 +1,19 @@
 """Each objective on the halves of a batch in two processes gives the gradients of one process on the whole of it."""
 
-import os
-import socket
-import subprocess
-import sys
-
 import objectives_worker
 import pytest
 import torch
+from processes import in_two
 
 from danskin.run.runtime import Runtime
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
-QUIET = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "TORCH_CPP_LOG_LEVEL": "ERROR"}
 
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
     """What each of two processes found."""
-    folder = tmp_path_factory.mktemp("two")
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = str(s.getsockname()[1])
-    environment = QUIET | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    words = [sys.executable, "-W", "error::FutureWarning", objectives_worker.__file__, str(folder)]
-    ranks = ({"RANK": r, "LOCAL_RANK": r} for r in "01")
-    processes = [subprocess.Popen(words, env=environment | rank, stderr=subprocess.PIPE, text=True) for rank in ranks]
-    errors = [process.communicate(timeout=120)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], errors
-    return [torch.load(folder / f"{r}.pt", weights_only=True) for r in "01"]
+    return in_two(objectives_worker.__file__, tmp_path_factory.mktemp("two"))
 
 
 @pytest.fixture(scope="module")

@@ -33,6 +33,7 @@ from danskin.minmax import (
     Streams,
     Template,
 )
+from danskin.minmax.maximize import ordinary
 
 Ball = Linf | L2 | L1
 #: Fresh passes that judge an attack on a random model.
@@ -198,7 +199,7 @@ class Attack(ABC):
         elif get_loss(self.loss).targeted and not self.aims:
             raise InputError(f"targets: expected targets for loss={self.loss!r}, got none; pass targets= or use margin")
         work = x.detach().to(torch.promote_types(x.dtype, torch.float32))
-        return Batch(_ordinary(work), _ordinary(y), None if targets is None else _ordinary(targets), x.dtype)
+        return Batch(ordinary(work), ordinary(y), None if targets is None else ordinary(targets), x.dtype)
 
     def __call__(
         self,
@@ -239,7 +240,7 @@ class Attack(ABC):
             )
         start = time.perf_counter()
         batch = self.batch(x, y, targets)
-        names = None if index is None else _ordinary(checks.check_integer_labels(index, x, "index"))
+        names = None if index is None else ordinary(checks.check_integer_labels(index, x, "index"))
         if len(x) == 0:
             none = torch.zeros(0, dtype=torch.bool, device=x.device)
             zero = batch.x.new_zeros(0)
@@ -314,11 +315,3 @@ def _cast_towards(clean: Tensor, point: Tensor, dtype: torch.dtype) -> Tensor:
     cast = point.detach().to(dtype)
     beyond = (cast.to(clean.dtype) - clean).abs() > (point - clean).abs()
     return torch.where(beyond, torch.nextafter(cast, clean.to(dtype)), cast)
-
-
-def _ordinary(tensor: Tensor) -> Tensor:
-    """A tensor autograd can save: a copy where it was made under inference_mode."""
-    if not tensor.is_inference():
-        return tensor
-    with torch.inference_mode(False):
-        return tensor.clone()

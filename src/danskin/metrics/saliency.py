@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from danskin.errors import InputError, ModelError
 from danskin.losses import LossName, check_labels, get_loss
-from danskin.minmax.maximize import gradient_at, mask
+from danskin.minmax.maximize import gradient_at, mask, ordinary
 from danskin.minmax.projections import flatten
 from danskin.minmax.sets import vector_norm
 
@@ -65,11 +65,6 @@ def input_gradient(model: Model, x: Tensor, score: Callable[[Tensor], Tensor]) -
         return value.detach(), gradient_at(value, leaf)
 
 
-def _ordinary(y: Tensor) -> Tensor:
-    """Labels that autograd can save: a copy where they were made under inference_mode."""
-    return y.clone() if y.is_inference() else y
-
-
 def logits_of(model: Model, x: Tensor) -> Tensor:
     """The model's outputs, at least in float32, one row per example."""
     logits = model(x)
@@ -88,7 +83,7 @@ def loss_gradient(model: Model, x: Tensor, y: Tensor, loss: LossName = "cross_en
         raise InputError(f"loss: expected one without targets, got {loss!r}; use cross_entropy or margin")
 
     def score(logits: Tensor) -> Tensor:
-        labels = _ordinary(y)
+        labels = ordinary(y)
         check_labels(labels, logits, chosen)
         return chosen.function(logits, labels)
 
@@ -112,7 +107,7 @@ def saliency(model: Model, x: Tensor, y: Tensor, of: Literal["logit", "loss", "m
         return loss_gradient(model, x, y, "cross_entropy" if of == "loss" else "margin")[1]
 
     def score(logits: Tensor) -> Tensor:
-        labels = _ordinary(y)
+        labels = ordinary(y)
         check_labels(labels, logits, get_loss("margin"))
         return logits.gather(1, labels[:, None]).squeeze(1)
 

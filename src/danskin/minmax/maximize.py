@@ -70,6 +70,14 @@ def gradient_at(value: Tensor, y: Tensor) -> Tensor:
     return slope
 
 
+def ordinary(tensor: Tensor) -> Tensor:
+    """A tensor autograd can save: a copy where it was made under inference_mode."""
+    if not tensor.is_inference():
+        return tensor
+    with torch.inference_mode(False):
+        return tensor.clone()
+
+
 def look(f: Payoff, y: Tensor, gradient: bool) -> tuple[Tensor, Tensor | None, Tensor]:
     """(value, settled or None, gradient) of f at y, detached; the gradient is empty unless asked for."""
     y = y.detach()

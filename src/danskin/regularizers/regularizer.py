@@ -19,7 +19,7 @@ from danskin.attacks.guard import raw_module
 from danskin.errors import InputError
 from danskin.losses import LossName, check_labels, get_loss
 from danskin.minmax import Streams, Template
-from danskin.minmax.maximize import gradient_at
+from danskin.minmax.maximize import gradient_at, ordinary
 from danskin.regularizers.on_off import OnOff
 
 Model = Callable[[Tensor], Tensor]
@@ -206,14 +206,6 @@ def checked(x: Tensor, y: Tensor, ball: Ball) -> tuple[Tensor, Tensor]:
 def working(x: Tensor) -> Tensor:
     """Inputs in float32 or float64."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def ordinary(tensor: Tensor) -> Tensor:
-    """A tensor that autograd can save: a copy where it was made under inference_mode."""
-    if not tensor.is_inference():
-        return tensor
-    with torch.inference_mode(False):
-        return tensor.clone()
 
 
 def known_gradient(gradient: Tensor, x: Tensor) -> Tensor:

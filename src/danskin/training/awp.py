@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from danskin.attacks.guard import mode_of
+from danskin.attacks.guard import mode_of, raw_module
 from danskin.errors import InputError
 from danskin.minmax import L2, Template
-from danskin.training.objective import Found, Losses, Memory, Model, Objective, Step, Wrapper, raw_module
+from danskin.training.objective import Found, Losses, Memory, Model, Objective, Step, Wrapper
 
 _STEPS = "awp.steps"
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from danskin.attacks import Attack
-from danskin.attacks.guard import BatchNormMode, mode_of
+from danskin.attacks.guard import BatchNormMode, mode_of, raw_module
 from danskin.errors import InputError
 from danskin.losses import LossName
 from danskin.minmax import Template, min_norm_weights
@@ -25,7 +25,6 @@ from danskin.training.objective import (
     judged,
     logits_at,
     outer_loss,
-    raw_module,
     trainable_loss,
     with_gradient,
 )

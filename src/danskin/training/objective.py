@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from danskin.attacks import Attack
-from danskin.attacks.guard import BatchNormMode, raw_module
+from danskin.attacks.guard import BatchNormMode
 from danskin.errors import InputError
 from danskin.losses import LossName, check_labels, get_loss, labelled_loss, predict
 from danskin.minmax import Streams, worst_case
@@ -271,23 +271,3 @@ def inner_attack(objective: Any) -> Attack | None:
     """The attack inside an objective, or None."""
     found = getattr(objective, "attack", None)
     return found if isinstance(found, Attack) else None
-
-
-__all__ = [
-    "Found",
-    "Losses",
-    "Memory",
-    "Model",
-    "Objective",
-    "Step",
-    "Wrapper",
-    "attacked",
-    "check_reweightable",
-    "inner_attack",
-    "judged",
-    "logits_at",
-    "outer_loss",
-    "raw_module",
-    "trainable_loss",
-    "with_gradient",
-]

@@ -6,11 +6,11 @@ import warnings
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from danskin.attacks.guard import BatchNormMode, mode_of
+from danskin.attacks.guard import BatchNormMode, mode_of, raw_module
 from danskin.errors import DanskinWarning, InputError
 from danskin.minmax import Template
 from danskin.regularizers import Regularizer
-from danskin.training.objective import Found, Losses, Memory, Model, Step, Wrapper, raw_module
+from danskin.training.objective import Found, Losses, Memory, Model, Step, Wrapper
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from danskin.attacks.guard import raw_module
 from danskin.errors import InputError
 from danskin.losses import check_labels, get_loss, predict
 from danskin.minmax import L2, Number, Template
@@ -23,7 +24,6 @@ from danskin.training.objective import (
     Wrapper,
     logits_at,
     outer_loss,
-    raw_module,
     trainable_loss,
     with_gradient,
 )
