@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from danskin.run.figures import MODEL_COLORS, Drawn, _draw, _label, _line, _shares, _whole
+from danskin.run.figures import MODEL_COLORS, Drawn, _draw, _label, _line, _whole
 
 Events = Mapping[tuple[str, int], Sequence[Mapping[str, Any]]]
 Line = list[tuple[float, float]]
@@ -45,7 +45,7 @@ def drawn(
         lines: by label; further lines of a label are dashed, dotted.
         x: name of the axis.
         y: name of the axis.
-        shares: the y axis goes from 0 to 100 %.
+        shares: the y axis is in percent, from 0 to a little above the highest point.
         marks: a point to mark on the line of a label.
     """
     if not any(any(group) for group in lines.values()):
@@ -61,12 +61,19 @@ def drawn(
                 axes.plot(*marks[label], marker="o", color=color, markersize=6)
         axes.set(xlabel=x, ylabel=y)
         if shares:
-            _shares(axes)
+            _percent(axes, max(v for group in lines.values() for points in group for _, v in points))
         _whole(axes)
         return 3
 
     last = "; ".join(f"{label}: {group[0][-1][1]:.3g}" for label, group in lines.items() if group and group[0])
     return [Drawn(name, _draw(plot), title, f"Last values: {last}.", caption)]
+
+
+def _percent(axes: Any, highest: float) -> None:
+    """The y axis shows shares from 0 to a little above the highest one."""
+    top = min(1.02, 1.15 * highest + 0.01)
+    axes.set_ylim(-0.02 * top, top)
+    axes.yaxis.set_major_formatter(lambda value, position: f"{100 * value:.0f} %")
 
 
 def points(result: Mapping[str, Any], case: str, column: str, weights: str) -> dict[str, float]:
@@ -90,8 +97,7 @@ def scattered(
             axes.plot(u, v, marker="o", linestyle="", color=MODEL_COLORS[i % len(MODEL_COLORS)], label=_label(label))
         axes.set(xlabel=x, ylabel=y)
         axes.set_xlim(left=0)
-        axes.set_ylim(0, 1.15 * max(v for _, v in at.values()) + 0.01)
-        axes.yaxis.set_major_formatter(lambda value, position: f"{100 * value:.0f} %")
+        _percent(axes, max(v for _, v in at.values()))
         return 3
 
     words = "; ".join(f"{label}: {u:.3g}, {100 * v:.1f} %" for label, (u, v) in at.items())
