@@ -9,7 +9,9 @@ from danskin.training import SGD, Constant, StandardTraining, Trainer
 PUBLISHED = [name for name, path in RECIPES.items() if path.parent.name == "published"]
 #: What a figure of each depends on that the defaults do not do.
 QUIRKS = {
-    "pgd_rice_2020": lambda c: c.objective("pgd10").batchnorm == "train_update" and c.data.validation == "test",
+    "pgd_rice_2020": lambda c: (
+        c.trainer.clean_pass and c.objective("pgd10").batchnorm == "train_update" and c.data.validation == "test"
+    ),
     "fast_wong_2020": lambda c: [c.trainer.schedule.momentum(p) for p in (0, 0.5, 1)] == [0.9, 0.8, 0.9],
     "free_wong_2020": lambda c: c.objective("free").replays == 8,
     "gradalign_2020": lambda c: c.model.options["variant"] == "gradalign" and c.evaluation.weights == "last",
@@ -42,6 +44,19 @@ def test_every_objective_makes_a_step(name):
         loss = objective(model, x, y, memory=objective.begin(), index=torch.arange(10))
         loss.backward()
         assert torch.isfinite(loss)
+
+
+def test_a_clean_pass_reaches_the_buffers_and_nothing_else():
+    x, y = torch.rand(8, 5), torch.arange(8) % 2
+    seen = []
+    for clean in (False, True):
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Linear(5, 4), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 2))
+        trainer = Trainer(epochs=1, batch_size=4, clean_pass=clean, optimizer=SGD(0.1), schedule=Constant())
+        trainer.fit(trainer.start(model), StandardTraining(), (x, y), (x, y))
+        seen.append((int(model[1].num_batches_tracked), [p.detach() for p in model.parameters()]))
+    assert [tracked for tracked, _ in seen] == [2, 4]
+    assert all(torch.equal(a, b) for a, b in zip(seen[0][1], seen[1][1], strict=True))
 
 
 def test_two_steps_a_batch_are_two_steps_with_one_gradient():

@@ -90,6 +90,8 @@ class Trainer:
             objective holds an attack and there is a monitor, else "clean".
         watch: how to look for catastrophic overfitting (adversarial objectives only).
         steps_per_batch: optimiser steps with the same gradient; 1. Two is what the released code of ELLE does.
+        clean_pass: pass every clean batch through the model in training mode, for nothing but its BatchNorm buffers:
+            what released code (Rice et al., ELLE) does for its log.
         log_every: steps between "step" events.
     """
 
@@ -106,6 +108,7 @@ class Trainer:
     watch: OverfittingWatch = field(default_factory=OverfittingWatch)
     log_every: int = 20
     steps_per_batch: int = 1
+    clean_pass: bool = False
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "log_every", "steps_per_batch"):
@@ -240,6 +243,9 @@ class _Run:
                 self.outer, x, y, seed=_mixed(self.seed, state.step), memory=state.memory, index=self._mine(rows)
             )
         loss.backward()
+        if trainer.clean_pass:
+            with torch.no_grad():
+                state.model(x)
         # one sum for loss and stop: all processes then take every branch alike
         total, stops = self.process.sum(torch.stack([loss.detach(), loss.new_tensor(self.hooks.stop())])).tolist()
         value, self.stopping = total / self.process.world, stops > 0
