@@ -2,6 +2,7 @@
 
 import os
 import random
+import secrets
 import sys
 from types import SimpleNamespace
 
@@ -34,6 +35,17 @@ def _same_seed():
 def small_words():
     """Recipe and overrides of a small training run."""
     return list(SMALL)
+
+
+@pytest.fixture(scope="session")
+def meeting():
+    """Environment in which two processes find each other, anew at every call."""
+
+    def place():
+        port = 20_000 + secrets.randbelow(12_000)  # below those the system hands out, which others may be given next
+        return {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+
+    return place
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 
@@ -71,14 +70,10 @@ def test_verdict_of_ones_own_model(home):
     assert json.loads(again.stdout)["robust"] == found["robust"]
 
 
-def test_two_processes_give_one_verdict(home):
+def test_two_processes_give_one_verdict(home, meeting):
     words = [*BASE, "--weights", "mine.safetensors", "--examples", "40", "-q"]
     assert run(*words, "--out", "one").returncode == 0
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = str(s.getsockname()[1])
-    shared = os.environ | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    shared |= {"GLOO_SOCKET_IFNAME": "lo"}
+    shared = os.environ | meeting() | {"GLOO_SOCKET_IFNAME": "lo"}
     command = [sys.executable, "-m", "danskin.cli", "evaluate", *words, "--out", "two"]
     children = [
         subprocess.Popen(command, env=shared | {"RANK": r, "LOCAL_RANK": r}, stdout=subprocess.PIPE, text=True,

@@ -1,7 +1,6 @@
 """What tests with two processes share."""
 
 import os
-import socket
 import subprocess
 import sys
 
@@ -10,12 +9,9 @@ import torch
 QUIET = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "TORCH_CPP_LOG_LEVEL": "ERROR"}
 
 
-def in_two(script, folder):
-    """Run a worker script in two processes; what each of them wrote into the folder."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = str(s.getsockname()[1])
-    environment = QUIET | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+def in_two(script, folder, meeting):
+    """Run a worker script in two processes that find each other; what each of them wrote into the folder."""
+    environment = QUIET | meeting
     words = [sys.executable, "-W", "error::FutureWarning", script, str(folder)]
     ranks = ({"RANK": r, "LOCAL_RANK": r} for r in "01")
     processes = [subprocess.Popen(words, env=environment | rank, stderr=subprocess.PIPE, text=True) for rank in ranks]

@@ -19,9 +19,9 @@ pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="to
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory):
+def two(tmp_path_factory, meeting):
     """What each of two processes found."""
-    return in_two(worker.__file__, tmp_path_factory.mktemp("two"))
+    return in_two(worker.__file__, tmp_path_factory.mktemp("two"), meeting())
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import gc
 import inspect
 import os
 from collections.abc import Callable
@@ -107,6 +108,7 @@ class Runtime:
     def close(self) -> None:
         """Leave the others."""
         if self.world > 1 and dist.is_initialized():
+            gc.collect()  # a wrapper left in a reference cycle keeps gloo's threads alive until Python is half gone
             dist.destroy_process_group()
 
 
