@@ -210,7 +210,8 @@ def main() -> None:
     for name in args.models:
         found = measure(name, args)
         results = json.loads(path.read_text()) if path.is_file() else {}
-        results[f"{name}, {args.suite}" + ("" if args.budget == 1 else f" x {args.budget:g}")] = found
+        key = f"{name}, {args.suite}" + ("" if args.budget == 1 else f" x {args.budget:g}")
+        results[key + (f", from point {args.offset}" if args.offset else "")] = found
         path.write_text(json.dumps(results, indent=1) + "\n")
         text = f"# Searching in bfloat16\n\n{(__doc__ or '').splitlines()[0]}\n\n{table(results)}\n\n"
         facts = "; ".join(sorted({f"{f['machine']['cpu']}, {f['date']}, {f['commit']}" for f in results.values()}))

@@ -9,7 +9,7 @@ from torch import nn
 
 from danskin.attacks.boundary import Boundary
 from danskin.attacks.carlini_wagner import CarliniWagner
-from danskin.attacks.closest import Closest, lead
+from danskin.attacks.closest import Closest
 from danskin.attacks.ddn import DDN
 from danskin.attacks.deepfool import DeepFool
 from danskin.attacks.ead import EAD
@@ -175,13 +175,13 @@ def test_lead_is_what_the_adversary_is_ahead_by():
     y, t = torch.tensor([1, 0]), torch.tensor([2, 2])
     x = torch.zeros(2, 1)
     f = ShiftPayoff(nn.Identity(), x, y, None, get_loss("margin"), None, torch.float32)
-    assert lead(f, logits).tolist() == [-1.0, -3.5]
+    assert f.lead(logits).tolist() == [-1.0, -3.5]
     f = ShiftPayoff(nn.Identity(), x, y, t, get_loss("targeted_margin"), None, torch.float32)
-    assert lead(f, logits).tolist() == [-1.0, -3.5]
-    assert lead(f, torch.tensor([[1.0, 0.0, 9.0], [5.0, 9.0, 1.5]])).tolist() == [8.0, -7.5]
+    assert f.lead(logits).tolist() == [-1.0, -3.5]
+    assert f.lead(torch.tensor([[1.0, 0.0, 9.0], [5.0, 9.0, 1.5]])).tolist() == [8.0, -7.5]
     b = torch.tensor([1, -1])
     f = ShiftPayoff(nn.Identity(), x, b, None, get_loss("hinge"), None, torch.float32)
-    assert lead(f, torch.tensor([[2.0], [3.0]])).tolist() == [-2.0, 3.0]
+    assert f.lead(torch.tensor([[2.0], [3.0]])).tolist() == [-2.0, 3.0]
 
 
 def _closest(stop=False, radius=1.0):

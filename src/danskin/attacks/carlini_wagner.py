@@ -9,7 +9,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from danskin.attacks.closest import Closest, ClosestAttack, lead
+from danskin.attacks.closest import Closest, ClosestAttack
 from danskin.minmax import L2
 from danskin.minmax.maximize import mask
 from danskin.minmax.sets import rowwise, vector_norm
@@ -129,7 +129,7 @@ class CarliniWagner(ClosestAttack):
             tanh = w.tanh() if reach else w
             delta = closest.boxed((tanh - tanh0).mul_(reach)) if reach else w.clone()
             logits, hit, point = closest.look(delta, gradient=True)
-            gap = (self.confidence - lead(closest.f, logits)).clamp_min(0)
+            gap = (self.confidence - closest.f.lead(logits)).clamp_min(0)
             g = closest.slope(gap * constants.c, point).add_(delta, alpha=2)
             loss = vector_norm(delta, 2) ** 2 + constants.c * gap.detach()
             if reach:

@@ -19,22 +19,9 @@ from torch import Tensor
 from danskin.attacks.attack import Attack, Ball, _cast_towards
 from danskin.attacks.payoff import ShiftPayoff
 from danskin.errors import InputError
-from danskin.losses import margin
 from danskin.minmax import Cost, Intersection, Linf, Maximizer, Maximum, Set, Status, Streams, Template
 from danskin.minmax.maximize import Payoff, gradient_at, mask
 from danskin.minmax.sets import rowwise, vector_norm
-
-
-def lead(f: ShiftPayoff, logits: Tensor) -> Tensor:
-    """(batch,) by how much the outcome the adversary wants is ahead: > 0 where it is there.
-
-    max_{j != y} z_j - z_y, with a target t z_t - max_{j != t} z_j; one output h stands for two classes, with
-    lead -y h or t h.
-    """
-    if logits.ndim == 1 or logits.shape[1] == 1:
-        score = logits.reshape(-1)
-        return -score * f.y if f.targets is None else score * f.targets
-    return margin(logits, f.y) if f.targets is None else -margin(logits, f.targets)
 
 
 def annealed(k: int, steps: int, first: float, last: float) -> float:
@@ -137,9 +124,9 @@ class Closest:
         with torch.set_grad_enabled(gradient):
             logits = f.logits(point.requires_grad_(gradient))
         seen = logits.detach()
-        hit = f.settled(point, seen) & seen.reshape(len(seen), -1).isfinite().all(1)
+        hit = f.confirmed(point, f.adversarial(seen)) & seen.reshape(len(seen), -1).isfinite().all(1)
         if self.least > 0:
-            hit &= lead(f, seen) >= self.least
+            hit &= f.lead(seen) >= self.least
         self.cost += Cost(len(delta), 0, 1)
         places = self.index if rows is None else self.index[rows]
         self.spent.index_add_(0, places, torch.ones_like(places))

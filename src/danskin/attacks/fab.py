@@ -18,6 +18,8 @@ from danskin.losses import LossName
 from danskin.minmax import BestOf, Maximizer, Maximum, Set, Streams, Template
 from danskin.minmax.maximize import Payoff, mask
 
+_REACH = 1.1  # radii within which a decision in doubt is asked of the plain model
+
 _RANGES: dict[str, tuple[float, float]] = {
     "steps": (1, math.inf), "alpha_max": (0, 1), "eta": (1, math.inf), "beta": (0, 1), "restarts": (1, math.inf),
     "refine": (0, math.inf),
@@ -52,7 +54,8 @@ class _Inside:
         """The closest points of the set; not evaluated."""
         if not isinstance(f, ShiftPayoff):
             raise InputError("FAB: expected the payoff of an attack, got another function; call the attack")
-        f, ball = replace(f, confirm=True, defer=True), ball_of(Y)
+        ball = ball_of(Y)
+        f = replace(f, confirm=True, reach=replace(ball, radius=_REACH * torch.as_tensor(ball.value)))
         found = self.runs(f, y0, Y, generator)
         y, cost, inside = found.y, found.cost, ball.violation(found.y) == 0
         norm = ball.norm(y)

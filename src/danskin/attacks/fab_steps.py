@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from danskin.attacks.attack import Ball, _cast_towards
-from danskin.attacks.closest import lead
 from danskin.attacks.payoff import ShiftPayoff
 from danskin.errors import InputError
 from danskin.minmax import L1, L2, Box, Intersection, Linf, Maximum, Set, Streams
@@ -28,7 +27,7 @@ def _gaps(f: ShiftPayoff, logits: Tensor) -> Tensor:
     z_j - z_y for all j != y; -y h for one output h; the lead of the target where there is one.
     """
     if f.targets is not None or logits.ndim == 1 or logits.shape[1] == 1:
-        return lead(f, logits)[:, None]
+        return f.lead(logits)[:, None]
     classes = torch.arange(logits.shape[1] - 1, device=logits.device)
     others = classes + (classes >= f.y[:, None]).to(classes.dtype)
     return logits.gather(1, others) - logits.gather(1, f.y[:, None])
@@ -50,16 +49,15 @@ class Nearest:
 
     def __call__(self, delta: Tensor) -> tuple[Tensor, Tensor]:
         """(lead of the nearest wrong class, adversarial) at x + delta."""
-        point = self.base.shifted(delta)
-        logits = self.base.logits(point)
-        return lead(self.base, logits), self.base.settled(point, logits)
+        logits, hit = self.base.look(self.base.shifted(delta))
+        return self.base.lead(logits), hit
 
     def with_gradient(self, delta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(F_j, adversarial, gradient of F_j) at x + delta for the nearest boundary j."""
         with torch.no_grad():
             point = self.base.shifted(delta)
-        logits = self.base.logits(point.requires_grad_())
-        hit, gaps = self.base.settled(point, logits), _gaps(self.base, logits)
+        logits, hit = self.base.look(point.requires_grad_())
+        gaps = _gaps(self.base, logits)
         last = gaps.shape[1] - 1
         value, slope, far = gaps[:, 0].detach(), None, None
         for j in range(last + 1):

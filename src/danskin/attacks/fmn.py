@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from danskin.attacks.closest import Closest, ClosestAttack, annealed, lead
+from danskin.attacks.closest import Closest, ClosestAttack, annealed
 from danskin.minmax import L1, L2, Linf
 from danskin.minmax.projections import project_l1
 from danskin.minmax.sets import rowwise, vector_norm
@@ -71,7 +71,7 @@ class FMN(ClosestAttack):
             logits, hit, point = closest.look(delta, gradient=not last)
             if last:
                 break
-            ahead = lead(closest.f, logits)
+            ahead = closest.f.lead(logits)
             g = closest.slope(ahead, point)
             if closest.low is not None and closest.high is not None:  # what would only leave the box is no direction
                 g = g.masked_fill(((g < 0) & (delta <= closest.low)) | ((g > 0) & (delta >= closest.high)), 0)

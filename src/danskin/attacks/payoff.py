@@ -12,12 +12,16 @@ from torch import Tensor
 
 from danskin.attacks import checks
 from danskin.attacks.grid import Grid
-from danskin.losses import Loss, check_labels, predict
+from danskin.losses import Loss, check_labels, margin, predict
+from danskin.minmax import Set
 from danskin.minmax.maximize import gradient_at
 
 #: Precision of the passes that look for a perturbation. "model": as the model is. "bfloat16": autocast, each
 #: success then confirmed without it.
 Precision = Literal["model", "bfloat16"]
+
+#: A decision is in doubt within this many eps of the search's arithmetic, relative to the largest logit.
+_DOUBT = 4
 
 #: (names of examples, inputs at which they are adversarial) -> None
 Witness = Callable[[Tensor, Tensor], None]
@@ -43,8 +47,8 @@ class ShiftPayoff:
             of untargeted attacks.
         plain: the model whose word counts, where `model` is a quicker form of it (compiled, another memory format).
         confirm: ask the plain model about every success the search sees, as a search must that stops there.
-        defer: leave that, and the witness, to a maximiser that asks (`confirmed`) about those points only which it
-            would keep.
+        reach: for a maximiser that goes far beyond the ball, and asks itself (`confirmed`) about the points it would
+            keep: elsewhere than in this ball a cheaper form of the model is good enough.
         names: (batch,) numbers that `witness` knows the rows by.
         witness: called with the names and inputs of every success as soon as it is seen.
         grid: where given, inputs are moved to its nearest point in the ball before the model sees them.
@@ -65,7 +69,7 @@ class ShiftPayoff:
     toward: Tensor | None = None
     plain: Callable[[Tensor], Tensor] | None = None
     confirm: bool = False
-    defer: bool = False
+    reach: Set | None = None
     names: Tensor | None = None
     witness: Witness | None = None
     grid: Grid | None = None
@@ -88,6 +92,10 @@ class ShiftPayoff:
             point: inputs.
             plain: ask the plain model without autocast instead of the one that searches.
         """
+        return self._asked(point, plain)[0]
+
+    def _asked(self, point: Tensor, plain: bool = False) -> tuple[Tensor, float]:
+        """(logits, how finely they tell numbers apart: eps of the arithmetic)."""
         device = point.device.type
         low, context = self.precision == "bfloat16" and not plain, contextlib.ExitStack()
         if low or plain:
@@ -95,6 +103,9 @@ class ShiftPayoff:
         with context:
             model = self.plain or self.model if plain else self.model
             logits = checks.check_logits(model(point.to(self.dtype)), len(point))
+        fine = torch.finfo(logits.dtype).eps if logits.is_floating_point() else 0.0
+        if low:
+            fine = max(fine, torch.finfo(torch.bfloat16).eps)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         if not self.checked:
             self.checked = True
@@ -102,7 +113,41 @@ class ShiftPayoff:
             if self.targets is not None:
                 check_labels(self.targets, logits, self.loss, "targets")
             checks.warn_if_probabilities(logits)
-        return logits
+        return logits, fine
+
+    def look(self, point: Tensor) -> tuple[Tensor, Tensor]:
+        """(logits, where they are adversarial).
+
+        With `confirm`, rows at which a cheaper form of the model cannot tell the two sides of the decision apart have
+        the plain model's logits, and its gradients if the point wants them.
+        """
+        logits, fine = self._asked(point)
+        hit = self.adversarial(logits)
+        if not (self.confirm and self.cheap):
+            return logits, self._heard(point, hit)
+        seen = logits.detach()
+        doubt = self.lead(seen).abs() <= _DOUBT * fine * seen.abs().reshape(len(seen), -1).amax(1)
+        doubt = doubt | hit if self.reach is None else doubt & (self.reach.violation(point.detach() - self.x) <= 0)
+        if not bool(doubt.any()):
+            return logits, hit
+        at = doubt.nonzero().squeeze(1)
+        logits = logits.index_copy(0, at, self.rows(at).logits(point[at], plain=True).to(logits.dtype))
+        self.extra.forwards += len(at)
+        self.extra.backwards += len(at) * point.requires_grad
+        hit = self.adversarial(logits)
+        self._heard(point, hit & doubt)
+        return logits, hit
+
+    def lead(self, logits: Tensor) -> Tensor:
+        """(batch,) by how much the outcome the adversary wants is ahead: > 0 where it is there.
+
+        max_{j != y} z_j - z_y, with a target t z_t - max_{j != t} z_j; one output h stands for two classes, with
+        lead -y h or t h.
+        """
+        if logits.ndim == 1 or logits.shape[1] == 1:
+            score = logits.reshape(-1)
+            return -score * self.y if self.targets is None else score * self.targets
+        return margin(logits, self.y) if self.targets is None else -margin(logits, self.targets)
 
     def value(self, logits: Tensor) -> Tensor:
         """What the adversary raises, per example."""
@@ -134,10 +179,11 @@ class ShiftPayoff:
         """Whether what the search sees is not the plain model in full precision."""
         return self.precision != "model" or self.plain is not None or torch.is_autocast_enabled(self.x.device.type)
 
-    def settled(self, point: Tensor, logits: Tensor) -> Tensor:
-        """Where these logits are adversarial, and with `confirm` the plain model in full precision says so too."""
-        hit = self.adversarial(logits)
-        return hit if self.defer else self.confirmed(point, hit)
+    def _heard(self, point: Tensor, hit: Tensor) -> Tensor:
+        """The rows `hit`, of which the witness hears."""
+        if self.witness is not None and self.names is not None and bool(hit.any()):
+            self.witness(self.names[hit], point.detach()[hit])
+        return hit
 
     def confirmed(self, point: Tensor, hit: Tensor) -> Tensor:
         """Those of the rows `hit` at which, with `confirm`, the plain model errs as well; the witness hears of them."""
@@ -147,9 +193,7 @@ class ShiftPayoff:
                 part = self.rows(at)
                 hit = hit.index_put((at,), part.adversarial(part.logits(point.detach()[at], plain=True)))
             self.extra.forwards += len(at)
-        if self.witness is not None and self.names is not None and bool(hit.any()):
-            self.witness(self.names[hit], point.detach()[hit])
-        return hit
+        return self._heard(point, hit)
 
     def judge(self, point: Tensor, draws: int = 1) -> tuple[Tensor, Tensor]:
         """(value, share of draws that are adversarial) at these inputs, by the plain model in full precision."""
@@ -165,8 +209,8 @@ class ShiftPayoff:
         point = self.shifted(delta)
         if self.draws > 1:
             return self._averaged(point)[:2]
-        logits = self.logits(point)
-        return self.value(logits), self.settled(point, logits)
+        logits, hit = self.look(point)
+        return self.value(logits), hit
 
     def with_gradient(self, delta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(value, adversarial, gradient) at x + delta, differentiated at the shifted point itself.
@@ -178,9 +222,9 @@ class ShiftPayoff:
         point.requires_grad_()
         if self.draws > 1:
             return self._averaged(point)
-        logits = self.logits(point)
+        logits, hit = self.look(point)
         value = self.value(logits)
-        return value, self.settled(point, logits), gradient_at(value, point)
+        return value, hit, gradient_at(value, point)
 
     def _averaged(self, point: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The mean value over draws, whether more than half of them are adversarial, and the mean gradient if asked."""
@@ -205,7 +249,8 @@ class ShiftPayoff:
 
         grid = None if self.grid is None else self.grid.rows(index)
         whose = {name: cut(getattr(self, name)) for name in ("targets", "toward", "names", "reference")}
-        return replace(self, x=self.x[index], y=self.y[index], grid=grid, **whose)  # type: ignore[arg-type]
+        reach = None if self.reach is None else self.reach.rows(index)
+        return replace(self, x=self.x[index], y=self.y[index], grid=grid, reach=reach, **whose)  # type: ignore[arg-type]
 
     def fanned(self, toward: Tensor) -> FannedPayoff:
         """The payoff over examples times classes: each example once for every class in `toward` (batch, m)."""

@@ -128,7 +128,7 @@ class Search:
         self.start = time.perf_counter()
         self.cost = Cost()
         self.index = torch.arange(len(y0), device=y0.device)
-        self.y = y0.detach()
+        self.y = y0.detach() if keep != "last" else y0.new_empty(0)  # the last point alone: hold no other in memory
         self.value: Tensor | None = None
         self.settled: Tensor | None = None
         self.alive: Tensor | None = None

@@ -1,0 +1,58 @@
+"""Where a cheaper form of the model cannot tell the two sides of the decision apart, the plain model speaks."""
+
+import torch
+
+from danskin.attacks import APGD, Square
+from danskin.minmax import Linf
+from danskin.testing.models import RowwiseLinear
+
+
+def data(n):
+    return torch.rand(n, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def test_values_in_doubt_are_those_of_the_plain_model():
+    model, x = RowwiseLinear(64, 3), data(200)
+    y = model(x).argmax(1)
+
+    def coarse(x):
+        return model(x).to(torch.bfloat16)
+
+    attack = Square(Linf(0.1), 200, stop=True, box=None)
+    batch = attack.batch(x, y)
+    asked = []
+
+    def plain(x):
+        asked.append(len(x))
+        return model(x)
+
+    payoff = attack.problem(plain, quick=coarse).adversary_payoff(batch)
+    value, _ = payoff(torch.zeros_like(x))
+    exact, low = model(x), coarse(x).float()
+    rest = torch.arange(3) == y[:, None]
+    lead = low.masked_fill(rest, -torch.inf).amax(1) - low.gather(1, y[:, None])[:, 0]
+    near = lead.abs() <= 4 * torch.finfo(torch.bfloat16).eps * low.abs().amax(1)
+    near |= low.argmax(1) != y
+    truth = exact.masked_fill(rest, -torch.inf).amax(1) - exact.gather(1, y[:, None])[:, 0]
+    assert 0 < near.sum() < len(x) and asked == [int(near.sum())]
+    assert torch.equal(value[near], truth[near]) and torch.equal(value[~near], lead[~near])
+
+
+def test_gradients_in_doubt_are_those_of_the_plain_model():
+    model, x = RowwiseLinear(64, 3), data(200)
+    y = model(x).argmax(1)
+
+    def coarse(x):
+        return 2 * model(x).to(torch.bfloat16)  # another slope, the same decision
+
+    attack = APGD(Linf(0.1), stop=True, box=None, loss="margin")
+    payoff = attack.problem(model, quick=coarse).adversary_payoff(attack.batch(x, y))
+    forwards = payoff.extra.forwards
+    _, hit, slope = payoff.with_gradient(torch.zeros_like(x))
+    near = payoff.extra.forwards - forwards
+    point = x.clone().requires_grad_()
+    (true,) = torch.autograd.grad(payoff.lead(model(point)).sum(), point)
+    plain = (slope - true).flatten(1).norm(dim=1) < 1e-3
+    twice = (slope - 2 * true).flatten(1).norm(dim=1) < 0.05
+    assert 0 < near < len(x) and int(plain.sum()) == near == payoff.extra.backwards
+    assert torch.equal(twice, ~plain) and not hit.any()
