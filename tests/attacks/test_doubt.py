@@ -1,5 +1,7 @@
 """Where a cheaper form of the model cannot tell the two sides of the decision apart, the plain model speaks."""
 
+from dataclasses import replace
+
 import torch
 
 from danskin.attacks import APGD, Square
@@ -56,3 +58,24 @@ def test_gradients_in_doubt_are_those_of_the_plain_model():
     twice = (slope - 2 * true).flatten(1).norm(dim=1) < 0.05
     assert 0 < near < len(x) and int(plain.sum()) == near == payoff.extra.backwards
     assert torch.equal(twice, ~plain) and not hit.any()
+
+
+def test_what_only_the_cheaper_form_gets_wrong_is_no_success():
+    model, x = RowwiseLinear(64, 3), data(20)
+    y = model(x).argmax(1)
+    payoff = Square(Linf(0.1), 20, stop=True, box=None).problem(model, quick=lambda x: -9 * model(x))
+    payoff = payoff.adversary_payoff(Square(Linf(0.1), 20, box=None).batch(x, y))
+    assert payoff.adversarial(payoff.logits(x)).all()
+    value, hit = payoff(torch.zeros_like(x))
+    assert not hit.any() and (value < 0).all()
+
+
+def test_beyond_its_reach_a_search_goes_by_the_cheaper_form():
+    model, x = RowwiseLinear(64, 3), data(50)
+    y, delta = model(x).argmax(1), torch.zeros_like(x)
+    delta[25:] = 0.2
+    attack = Square(Linf(0.1), 20, stop=True, box=None)
+    payoff = attack.problem(model, quick=lambda x: 0 * model(x)).adversary_payoff(attack.batch(x, y))  # always in doubt
+    logits, _ = replace(payoff, reach=Linf(0.1)).look(x + delta)
+    assert payoff.extra.forwards == 25
+    assert torch.equal(logits[:25], model(x)[:25]) and not logits[25:].any()
