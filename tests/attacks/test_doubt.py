@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import torch
 
-from danskin.attacks import APGD, Square
+from danskin.attacks import APGD, FAB, Square
+from danskin.attacks.fab_steps import Nearest
 from danskin.minmax import Linf
 from danskin.testing.models import RowwiseLinear
 
@@ -79,3 +80,21 @@ def test_beyond_its_reach_a_search_goes_by_the_cheaper_form():
     logits, _ = replace(payoff, reach=Linf(0.1)).look(x + delta)
     assert payoff.extra.forwards == 25
     assert torch.equal(logits[:25], model(x)[:25]) and not logits[25:].any()
+
+
+def test_every_backward_pass_is_counted():
+    model, x = RowwiseLinear(64, 4), data(10)
+    attack = FAB(Linf(0.1), box=None)
+    batch = attack.batch(x, model(x).argmax(1))
+    calls = []
+
+    def seen(x):
+        x = x.view_as(x)
+        x.register_hook(lambda g: calls.append(int(g.flatten(1).any(1).sum())))
+        return model(x)
+
+    payoff = attack.problem(seen, quick=lambda x: 0 * model(x)).adversary_payoff(batch)
+    payoff = replace(payoff, confirm=True, reach=Linf(0.1))
+    Nearest(payoff, attack.ball).with_gradient(torch.zeros_like(x))
+    assert calls == [10] * 3  # one for each boundary, of the plain model
+    assert payoff.extra.backwards == 2 * sum(calls) - 10  # and of the cheaper one; the caller counts one of them

@@ -56,6 +56,7 @@ class Nearest:
         """(F_j, adversarial, gradient of F_j) at x + delta for the nearest boundary j."""
         with torch.no_grad():
             point = self.base.shifted(delta)
+        asked = self.base.extra.forwards
         logits, hit = self.base.look(point.requires_grad_())
         gaps = _gaps(self.base, logits)
         last = gaps.shape[1] - 1
@@ -69,7 +70,7 @@ class Nearest:
             nearer = distance < far
             far, value = torch.where(nearer, distance, far), torch.where(nearer, gaps[:, j].detach(), value)
             slope = torch.where(mask(nearer, g), g, slope)
-        self.base.extra.backwards += last * len(point)
+        self.base.extra.backwards += last * (len(point) + self.base.extra.forwards - asked)  # some of them twice
         return value, hit, slope if slope is not None else torch.zeros_like(point)
 
     def rows(self, index: Tensor) -> Nearest:
