@@ -46,7 +46,8 @@ class ShiftPayoff:
         toward: (batch,) classes the loss is raised towards while any wrong prediction counts; for targeted losses
             of untargeted attacks.
         plain: the model whose word counts, where `model` is a quicker form of it (compiled, another memory format).
-        confirm: ask the plain model about every success the search sees, as a search must that stops there.
+        confirm: ask the plain model about every success the search sees, as a search must that stops there, and
+            wherever a cheaper form of the model cannot tell (`look`).
         reach: for a maximiser that goes far beyond the ball, and asks itself (`confirmed`) about the points it would
             keep: elsewhere than in this ball a cheaper form of the model is good enough.
         names: (batch,) numbers that `witness` knows the rows by.
