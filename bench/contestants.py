@@ -121,6 +121,23 @@ def _bare(
     return make
 
 
+def _plain_loop(model: nn.Module, x: Tensor, y: Tensor) -> Call:
+    """The steps and nothing else, in as few operations as there are: no start, no check, no best point, no verdict."""
+
+    def call() -> Tensor:
+        low, high = (x - EPS).clamp_(0, 1), (x + EPS).clamp_(0, 1)
+        q = x.clone()
+        for _ in range(STEPS):
+            q.requires_grad_()
+            (g,) = torch.autograd.grad(F.cross_entropy(model(q), y, reduction="sum"), q)
+            q = q.detach().add_(g.sign_(), alpha=STEP).clamp_(low, high)
+        with torch.no_grad():
+            model(q)
+        return q
+
+    return call
+
+
 def _bfloat16() -> Any:
     return torch.autocast("cpu", torch.bfloat16)
 
@@ -222,6 +239,7 @@ OURS = [
     Contestant("bare", _bare()),
     Contestant("bare, again", _bare()),
     Contestant("bare, and an 11th forward", _bare(forwards=STEPS + 1)),
+    Contestant("plain loop, and an 11th forward", _plain_loop),
     Contestant("danskin PGD", _danskin(_pgd(keep="best"))),
     Contestant("danskin PGD, keep=last", _danskin(_pgd(keep="last"))),
     Contestant("danskin PGD inside AdversarialTraining, keep=last", _inside_training(_pgd(keep="last"))),

@@ -13,7 +13,7 @@ def pair(radius, box):
     x = torch.rand(6, 3, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     ball = Linf(radius)
     shifts = ball if box is None else Intersection(ball, Box(box[0] - x, box[1] - x))
-    return Cube.around(x, ball, box), shifts, x
+    return Cube(x, ball, box), shifts, x
 
 
 @pytest.mark.parametrize("box", [None, BOX], ids=str)
@@ -35,5 +35,19 @@ def test_moved_by_its_centre_it_is_ball_and_box(radius, box):
 def test_a_centre_outside_the_box_by_rounding_is_moved_inside():
     x = torch.tensor([[-1e-7, 1 + 2e-7]])
     for radius in (0.0, 0.1):
-        cube = Cube.around(x, Linf(radius), BOX)
+        cube = Cube(x, Linf(radius), BOX)
         assert torch.equal(cube.project(x), x.clamp(*BOX))
+
+
+@pytest.mark.parametrize("box", [None, BOX], ids=str)
+@pytest.mark.parametrize("radius", [0.0, "8/255", torch.linspace(0, 0.5, 64)], ids=str)
+def test_projection_in_place_is_the_same_to_rounding_and_never_beyond_the_bounds(radius, box):
+    draw = torch.Generator().manual_seed(3)
+    x = torch.rand(64, 50, generator=draw)
+    y = x + torch.randn(x.shape, generator=draw)
+    cube = Cube(x, Linf(radius), box)
+    low, high = cube.bounds(x)
+    there = y.clone()
+    assert cube.project_(there) is there
+    assert torch.allclose(there, cube.project(y), rtol=0, atol=1e-7)
+    assert bool((there >= low).all()) and bool((there <= high).all())

@@ -32,7 +32,7 @@ def radii(like, most):
 
 def cube(like, radius):
     """Around 0, where `check_set` looks for sets, cut on one side."""
-    return Cube.around(torch.zeros_like(like), Linf(radius), (-0.1, 1.0))
+    return Cube(torch.zeros_like(like), Linf(radius), (-0.1, 1.0))
 
 
 SETS = {

@@ -255,7 +255,7 @@ class Attack(ABC):
                 payoff = replace(payoff, witness=witness, names=torch.arange(len(x), device=x.device))
             if self.anywhere and isinstance(self.ball, Linf) and self.grid is None:
                 payoff = replace(payoff, among_inputs=True)
-                found = self.maximizer()(payoff, batch.x, Cube.around(batch.x, self.ball, self.box), streams)
+                found = self.maximizer()(payoff, batch.x, Cube(batch.x, self.ball, self.box), streams)
             else:
                 found = self.maximizer()(payoff, problem.start(batch), problem.feasible(batch), streams)
         raw = raw_module(model)

@@ -15,42 +15,40 @@ from danskin.minmax.sets import Box, Linf, rowwise
 class Cube:
     r"""\|q - centre\|_inf <= radius, and q in a box: what `Intersection` is to shifts, among the inputs themselves.
 
-    A search there need not add the centre and clip to the box at every step: its bounds know both.
-    Made by `Cube.around`. Its own norm, of steps, is l_inf.
+    A search there need not add the centre and clip to the box at every step. It holds nothing of the size of the
+    inputs but the inputs: its bounds are made when asked for, and `project_` needs none.
 
     Args:
         centre: (batch, ...).
         ball: holds the radius.
-        low: like centre, the least values.
-        high: like centre, the largest values.
+        box: (low, high), or None; a centre outside it by rounding counts as moved inside.
     """
 
     centre: Tensor
     ball: Linf
-    low: Tensor
-    high: Tensor
-
-    @staticmethod
-    def around(centre: Tensor, ball: Linf, box: tuple[float, float] | None) -> Cube:
-        """The points within `ball` of `centre` and in the box; a centre outside it by rounding is moved inside."""
-        ball._check(centre)
-        radius = rowwise(ball.value, centre)
-        low, high = centre - radius, centre + radius
-        if box is not None:
-            low, high = low.clamp_(*box), high.clamp_(*box)
-        return Cube(centre, ball, low, high)
+    box: tuple[float, float] | None
 
     def bounds(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Each coordinate's least and largest value."""
-        return self.low, self.high
+        self.ball._check(self.centre)
+        radius = rowwise(self.ball.value, self.centre)
+        low, high = self.centre - radius, self.centre + radius
+        return (low, high) if self.box is None else (low.clamp_(*self.box), high.clamp_(*self.box))
 
     def project(self, y: Tensor) -> Tensor:
         """Clip to the bounds."""
-        return y.clamp(self.low, self.high)
+        return y.clamp(*self.bounds(y))
+
+    def project_(self, y: Tensor) -> Tensor:
+        """The same in the memory of y, to the rounding of y - centre; never beyond the bounds."""
+        radius = rowwise(self.ball.value, y)
+        y.sub_(self.centre).clamp_(-radius, radius).add_(self.centre)
+        return y if self.box is None else y.clamp_(*self.box)
 
     def lmo(self, g: Tensor) -> Tensor:
         """High where g > 0, low where g < 0, the centre where g = 0."""
-        return torch.where(g > 0, self.high, torch.where(g < 0, self.low, self.project(self.centre)))
+        low, high = self.bounds(g)
+        return torch.where(g > 0, high, torch.where(g < 0, low, self.centre.clamp(low, high)))
 
     def steepest(self, g: Tensor) -> Tensor:
         """sign(g)."""
@@ -58,11 +56,12 @@ class Cube:
 
     def sample(self, like: Tensor, generator: Streams) -> Tensor:
         """Uniform in the ball, then clipped: where `Intersection` would be."""
-        return self.ball.sample(like, generator).add_(self.centre).clamp_(self.low, self.high)
+        q = self.ball.sample(like, generator).add_(self.centre)
+        return q if self.box is None else q.clamp_(*self.box)
 
     def violation(self, y: Tensor) -> Tensor:
         """The largest excess over a bound."""
-        return Box(self.low, self.high).violation(y)
+        return Box(*self.bounds(y)).violation(y)
 
     def norm(self, y: Tensor) -> Tensor:
         """The l_inf norm."""
@@ -74,4 +73,4 @@ class Cube:
 
     def rows(self, index: Tensor) -> Cube:
         """The same cube for some rows."""
-        return Cube(self.centre[index], self.ball.rows(index), self.low[index], self.high[index])
+        return Cube(self.centre[index], self.ball.rows(index), self.box)

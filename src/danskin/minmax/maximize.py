@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from danskin.errors import InputError, ModelError
+from danskin.minmax.cube import Cube
 from danskin.minmax.random import Streams
 from danskin.minmax.result import Cost, Maximum, Status
 from danskin.minmax.sets import Set, rowwise, vector_norm
@@ -305,7 +306,7 @@ class Ascent:
                 ahead = torch.add(y, g.sign_(), alpha=float(length) * factor, out=g)
             else:
                 ahead = g.sign_().mul_(rowwise(length * factor, y)).add_(y)
-            return ahead.clamp_(*Y.bounds(y))  # type: ignore[attr-defined]
+            return Y.project_(ahead) if isinstance(Y, Cube) else ahead.clamp_(*Y.bounds(y))  # type: ignore[attr-defined]
         if self.direction == "steepest":
             d = Y.steepest(g)
         elif self.direction == "gradient":
@@ -325,7 +326,7 @@ def first_point(
         return Y.project(y0)
     if generator is None:
         raise InputError(f"{who}: expected a generator for the random start, got None; pass Streams")
-    return Y.project(Y.sample(y0, generator) if noise is None else y0 + noise * generator.normal(y0))
+    return Y.sample(y0, generator) if noise is None else Y.project(y0 + noise * generator.normal(y0))
 
 
 def is_cube(Y: Any) -> bool:

@@ -99,13 +99,13 @@ def best_length(a: Row, room: Row, smooth: float, points: int = 20001) -> float:
 def plain_pgd(
     loss: Callable[[Tensor], Tensor], x: Tensor, radius: float, step: float, steps: int, box: tuple[float, float]
 ) -> Tensor:
-    """The textbook l_inf loop from x, last iterate: q <- q + step sign(grad loss(q)), cut to ball, then box."""
+    """Textbook l_inf loop from x: q <- q + step sign(grad loss(q)), its shift cut to the ball, and to the box."""
     q = x
     for _ in range(steps):
         q = q.detach().requires_grad_()
         (g,) = torch.autograd.grad(loss(q).sum(), q)
         moved = torch.add(q.detach(), g.sign(), alpha=step)
-        q = torch.minimum(torch.maximum(moved, x - radius), x + radius).clamp(*box)
+        q = (x + (moved - x).clamp(-radius, radius)).clamp(*box)
     return q
 
 
