@@ -171,6 +171,17 @@ def test_activations_and_widths():
     assert not any(isinstance(m, nn.ReLU) for m in smooth.modules())
 
 
+def test_groups_in_place_of_batches():
+    torch.manual_seed(0)
+    model = preact_resnet18(width=12, norm="group")
+    kinds = {type(m) for m in model.modules() if m.__class__.__name__.endswith("Norm") or "BatchNorm" in str(type(m))}
+    assert kinds == {nn.GroupNorm}
+    assert [model.blocks[i].bn1.num_groups for i in (0, 3, 5, 7)] == [3, 6, 8, 8]
+    assert preact_resnet18(width=9, norm="group").blocks[0].bn1.num_groups == 1  # 2 do not divide 9
+    x = torch.rand(4, 3, 32, 32)
+    assert torch.allclose(model.train()(x)[:1], model(x[:1]), atol=1e-5)  # no example sees another
+
+
 # ---- normalisation
 
 
@@ -231,6 +242,7 @@ def test_build_refuses():
         ("mlp", {"hidden": (0,)}, "hidden: expected an integer of 1 or more"),
         ("small_cnn", {"width": 1.5}, "width: expected an integer"),
         ("preact_resnet18", {"variant": "gradaling"}, "did you mean 'gradalign'"),
+        ("preact_resnet18", {"norm": "groups"}, "did you mean 'group'"),
     ):
         with pytest.raises(InputError, match=text):
             build(name, input_shape=(3, 32, 32), classes=10, **options)

@@ -299,3 +299,19 @@ def test_a_gradient_of_another_shape_and_a_missing_memory_are_refused(smooth):
     for memory in (None, {}):
         with pytest.raises(InputError, match=r"ELLE_A.memory: expected the tensors that begin\(\) returned"):
             ELLE_A(BALL)(s.net, s.x, s.y, memory=memory)
+
+
+def test_the_shift_of_cure_grows_for_so_many_steps_each(smooth):
+    s = smooth()
+    term = CURE(BALL, 2.0, 0.5, rise=(0.1, 0.2), rise_steps=2)
+    memory = term.begin()
+    lengths = [0.1, 0.1, 0.2, 0.2, 0.5, 0.5]
+    for h in lengths:
+        torch.testing.assert_close(term(s.net, s.x, s.y, memory=memory), 2 * CURE(BALL, 1, h).values(s.net, s.x, s.y))
+    assert (term.horizon, int(memory["rise"])) == (4, 4)
+    torch.testing.assert_close(term.values(s.net, s.x, s.y), CURE(BALL, 1, 0.5).values(s.net, s.x, s.y))
+    with pytest.raises(InputError, match="tensors that begin"):
+        term(s.net, s.x, s.y)
+    for wrong in ({"rise": (0.1,)}, {"rise": (0.1,), "rise_steps": 3, "h": None}, {"rise": (-1.0,), "rise_steps": 1}):
+        with pytest.raises(InputError, match=r"CURE\.rise"):
+            CURE(BALL, **({"h": 0.5} | wrong))

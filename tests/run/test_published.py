@@ -21,6 +21,7 @@ QUIRKS = {
     "mart_2020": lambda c: c.trainer.optimizer.weight_decay == 3.5e-3 and c.attack.start_noise == 0.001,
     "awp_2020": lambda c: c.objective("awp").decay == c.trainer.optimizer.weight_decay,
     "cfol_2023": lambda c: c.objective("cfol").gamma == 0.5,
+    "cure_2019": lambda c: c.objective("cure").terms[0].rise == (0.02, 0.08, 0.16, 0.36) and c.trainer.epochs == 15,
     "trades_modern_2023": lambda c: c.objective("trades").batchnorm == "batch_frozen" and c.trainer.ema == 0.995,
 }
 

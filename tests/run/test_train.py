@@ -309,3 +309,22 @@ def test_signal_from_outside_ends_with_130(number, tmp_path, cli, small, numbers
     assert status(tmp_path / "cut")["state"] == "interrupted"
     assert cli("train", "--resume", tmp_path / "cut", "-q").code == 0
     same(tmp_path / "cut", tmp_path / "whole", numbers)
+
+
+def test_training_begins_with_given_weights(whole, tmp_path, cli, small):
+    """Steps too short to matter show what it began with; a resumed run does not need the file any more."""
+    file, folder = tmp_path / "w.safetensors", tmp_path / "tuned"
+    file.write_bytes((whole / "checkpoints/adversarial/last.safetensors").read_bytes())
+    words = [*small, f"model.weights={file}", "trainer.optimizer.lr=1e-30"]
+    assert cli(*words, "--out", folder).code == 0
+    begun, tuned = weights(whole), weights(folder)
+    assert all(torch.equal(begun[k], tuned[k]) for k in begun if "running" not in k and "num_batches" not in k)
+    assert json.loads((folder / "result.json").read_text())["model"]["weights"] == str(file)
+    file.unlink()
+    (folder / "result.json").unlink()
+    assert cli("train", "--resume", folder, "-q").code == 0
+    gone = cli(*words, "--out", tmp_path / "gone")
+    assert gone.code != 0 and "expected weights, got nothing there" in gone.err
+    other = cli(*small, f"model.weights={whole}/checkpoints/adversarial/last.safetensors", "model.options.width=5",
+                "--out", tmp_path / "other")  # fmt: skip
+    assert other.code != 0 and "expected weights of this architecture" in other.err

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from torch import nn
 
 from danskin.errors import InputError
+from danskin.models.names import unknown
 from danskin.models.normalize import Normalize
 
+NORMS = ("batch", "group")
 Statistics = None | str | tuple[Sequence[float], Sequence[float]]
 
 
@@ -29,6 +31,21 @@ def with_normalize(net: nn.Module, normalize: Statistics, input_shape: Sequence[
             f"got {len(layer.mean)}; use the statistics of this data"
         )
     return nn.Sequential(layer, *net) if isinstance(net, nn.Sequential) else nn.Sequential(layer, net)
+
+
+def norm_named(name: str, channels: int) -> nn.Module:
+    """A new normalisation layer over feature maps: "batch", or "group" with min(8, channels / 4) groups.
+
+    The number of groups is lowered until it divides the channels.
+    """
+    if name == "batch":
+        return nn.BatchNorm2d(channels)
+    if name != "group":
+        raise unknown("norm", name, NORMS)
+    groups = max(1, min(8, channels // 4))
+    while channels % groups:
+        groups -= 1
+    return nn.GroupNorm(groups, channels)
 
 
 def at_least(low: int, **sizes: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import torch
@@ -13,7 +13,18 @@ from danskin.minmax import Template
 from danskin.minmax.maximize import mask
 from danskin.minmax.sets import vector_norm
 from danskin.regularizers.llr import Quirks, check_quirks
-from danskin.regularizers.regularizer import Model, Regularizer, checked, eager, gradients_on, known_gradient, working
+from danskin.regularizers.regularizer import (
+    Memory,
+    Model,
+    Regularizer,
+    checked,
+    eager,
+    gradients_on,
+    known_gradient,
+    working,
+)
+
+_STEPS = "rise"
 
 
 def gradient_change(a: Tensor, b: Tensor) -> Tensor:
@@ -39,6 +50,9 @@ class CURE(Regularizer):
         h: l2 length of the shift in the data's own units. Published: raised to 1.5 (released code: 3) during training
             on inputs of unit variance. None goes to the ball's linear maximiser, the FGSM point, which is what the
             authors of ELLE compare with.
+        rise: lengths before h, each for `rise_steps` steps of training; released code: 0.1, 0.4, 0.8, 1.8 for an epoch
+            each. `values` knows h only.
+        rise_steps: see there.
         detach: hold the gradient at x fixed, as ELLE's authors do; only then a given `gradient` saves work.
         quirks: "released" does not square the norm, and takes gradients of the batch's mean loss: values are smaller
             by the factor batch size and depend on it.
@@ -57,6 +71,8 @@ class CURE(Regularizer):
 
     weight: float = 4.0
     h: float | None = None
+    rise: tuple[float, ...] = ()
+    rise_steps: int = 0
     detach: bool = field(default=False, kw_only=True)
     quirks: Quirks = field(default="none", kw_only=True)
 
@@ -64,7 +80,32 @@ class CURE(Regularizer):
         super().__post_init__()
         if self.h is not None and not 0 < self.h < torch.inf:
             raise InputError(f"CURE.h: expected a finite number > 0 or None, got {self.h}; None goes to the FGSM point")
+        if self.rise and not (self.h is not None and min(self.rise) > 0 and self.rise_steps >= 1):
+            raise InputError(
+                f"CURE.rise: expected lengths > 0 before a number h, for rise_steps >= 1 each, got {self.rise}, "
+                f"h={self.h} and rise_steps={self.rise_steps}; leave it out for h from the start"
+            )
         check_quirks(type(self).__name__, self.quirks)
+
+    @property
+    def horizon(self) -> int:
+        """The steps before h."""
+        return len(self.rise) * self.rise_steps
+
+    def begin(self) -> Memory:
+        """The steps made while the shift grows, and those of a schedule."""
+        return super().begin() | ({_STEPS: torch.zeros((), dtype=torch.int64)} if self.rise else {})
+
+    def now(self, memory: Memory | None) -> CURE:
+        """The term with the shift of the coming step."""
+        if not self.rise:
+            return self
+        steps = self._held(memory)[_STEPS]
+        place = int(steps) // self.rise_steps
+        if place >= len(self.rise):
+            return self
+        steps += 1
+        return replace(self, h=self.rise[place], rise=())
 
     def values(self, model: Model, x: Tensor, y: Tensor, *, seed: int = 0, gradient: Tensor | None = None) -> Tensor:
         """The squared change of the gradient, (batch,); see `Regularizer.values`."""

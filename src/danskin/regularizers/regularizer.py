@@ -75,6 +75,11 @@ class Regularizer(ABC):
             )
         checks.check_box(self.box)
 
+    @property
+    def horizon(self) -> int:
+        """Steps that must pass before the term is all that it says; 0 for most."""
+        return 0
+
     @abstractmethod
     def values(self, model: Model, x: Tensor, y: Tensor, *, seed: int = 0, gradient: Tensor | None = None) -> Tensor:
         """The unweighted term, (batch,), differentiable in the weights; under no_grad a plain number per example.
@@ -88,8 +93,12 @@ class Regularizer(ABC):
         """
 
     def begin(self) -> Memory:
-        """What is carried from step to step: {} unless there is a schedule."""
+        """What is carried from step to step: {} unless something changes on the way, such as the weight."""
         return {} if self.schedule is None else self.schedule.begin()
+
+    def now(self, memory: Memory | None) -> Regularizer:
+        """The term of the coming step, which is counted in the memory: itself, where it is always the same."""
+        return self
 
     def __call__(
         self,
@@ -112,7 +121,7 @@ class Regularizer(ABC):
             y: (batch,) labels.
             seed: of what is drawn; another one in every step.
             gradient: see `values`.
-            memory: what `begin` returned; changed in place. Needed with a schedule.
+            memory: what `begin` returned; changed in place. Needed where that is not empty.
             mean: averages a scalar tensor over processes; the schedule decides by what it returns.
         """
         x, y = checked(x, y, self.ball)
@@ -122,7 +131,8 @@ class Regularizer(ABC):
         rows = self._rows(x, seed)
         part, labels = (x, y) if rows is None else (x[rows], y[rows])
         known = gradient if gradient is None or rows is None else gradient[rows]
-        term = self if rows is None else self._for(rows)
+        term = self.now(memory)
+        term = term if rows is None else term._for(rows)
         with torch.set_grad_enabled(torch.is_grad_enabled() and scale > 0):
             values = term.values(model, part, labels, seed=seed, gradient=known)
         if self.schedule is not None:

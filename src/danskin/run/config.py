@@ -73,10 +73,13 @@ class ModelConfig:
     Args:
         name: a name of `danskin list models`.
         options: its own options (`danskin show NAME`).
+        weights: a .safetensors file to start from, for this model: for example `checkpoints/LABEL/last.safetensors`
+            of another run; default: drawn from the seed. Read once, when training begins.
     """
 
     name: str = "small_cnn"
     options: dict[str, Any] = field(default_factory=dict)
+    weights: str | None = None
 
 
 @dataclass(frozen=True)

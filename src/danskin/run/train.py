@@ -24,7 +24,7 @@ from danskin.losses import labelled_loss
 from danskin.models import build as build_model
 from danskin.models import describe
 from danskin.run import checkpoint
-from danskin.run.config import DataConfig, TrainConfig, build, parse_yaml, to_yaml
+from danskin.run.config import DataConfig, TrainConfig, build, parse_yaml, plain, to_yaml
 from danskin.run.evaluation import default_attacks, evaluate_model, picture_grid
 from danskin.run.files import write_atomically, write_json
 from danskin.run.record import Record, environment
@@ -126,12 +126,14 @@ def _train_one(
 ) -> tuple[nn.Module, dict[str, Any]]:
     folder = record.checkpoints(label)
     folder.mkdir(parents=True, exist_ok=True)
-    model = new_model(config, split.data, runtime.device)
+    model, last = new_model(config, split.data, runtime.device), folder / "last.pt"
+    if config.model.weights is not None and not last.exists():
+        checkpoint.load_weights(Path(config.model.weights).expanduser(), model)
     state = config.trainer.start(model)
     torch.manual_seed(config.seed + runtime.rank)  # dropout; a checkpoint brings its own state
-    if (folder / "last.pt").exists():
-        saved = checkpoint.load(folder / "last.pt")
-        _check_same(saved, config, folder / "last.pt")
+    if last.exists():
+        saved = checkpoint.load(last)
+        _check_same(saved, config, last)
         state.load_state_dict(saved["state"])
 
     def on_event(event: dict[str, Any]) -> None:
@@ -142,7 +144,7 @@ def _train_one(
 
     def on_checkpoint(now: TrainingState) -> None:
         if runtime.main:
-            checkpoint.save(folder / "last.pt", {"state": now.state_dict(), "config": to_yaml(config)})
+            checkpoint.save(last, {"state": now.state_dict(), "config": to_yaml(config)})
 
     with stop_between_steps() as stop:
         config.trainer.fit(
@@ -261,7 +263,7 @@ def evaluate_all(
             "sha256_test": data.sha256_test,
             "classes": list(data.classes),
         },
-        "model": {"name": config.model.name, "options": config.model.options},
+        "model": plain(config.model),
         "attack": repr(config.attack),
         "radius": float(torch.as_tensor(config.attack.ball.value)),
         "models": judged,

@@ -44,6 +44,11 @@ class Regularized(Wrapper):
                 stacklevel=2,
             )
 
+    @property
+    def horizon(self) -> int:
+        """The longest warm-up of the objective and the terms."""
+        return max(self.objective.horizon, *(term.horizon for term in self.terms))
+
     def begin(self) -> Memory:
         """What the objective and the terms keep."""
         memory = super().begin()
