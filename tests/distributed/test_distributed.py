@@ -89,6 +89,16 @@ def test_processes_end_with_the_same_weights_and_running_statistics(kind, part, 
     assert two[0][kind]["history"] == two[1][kind]["history"]
 
 
+def test_what_places_in_the_batch_keep_outlives_a_stop(two, one):
+    """A checkpoint of the main process has the perturbations of all, in the order of the batch."""
+    assert one["free"]["steps"] == [4, 6, 8]
+    for t in two:
+        close(t["free, cut"]["model"], t["free"]["model"], 0)
+        close(t["free"]["model"], one["free"]["model"])
+        close(t["free"]["kept"], one["free"]["kept"], 1e-6)
+    assert one["free"]["kept"]["free.delta"].shape == (20, 1, 8, 8) and one["free"]["kept"]["free.delta"].any()
+
+
 # whole runs, through torchrun and the command line
 
 WORDS = [

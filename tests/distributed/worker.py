@@ -1,5 +1,6 @@
 """What each of two processes does for test_distributed.py; rank r writes r.pt into the folder argv[1]."""
 
+import copy
 import sys
 from pathlib import Path
 
@@ -12,7 +13,16 @@ from danskin.data import load, to_float
 from danskin.minmax import Linf
 from danskin.models import build
 from danskin.run.runtime import Runtime
-from danskin.training import SGD, AdversarialTraining, Augment, Constant, OverfittingWatch, Trainer
+from danskin.training import (
+    SGD,
+    AdversarialTraining,
+    Augment,
+    Constant,
+    FreeTraining,
+    Hooks,
+    OverfittingWatch,
+    Trainer,
+)
 
 ATTACK = PGD(Linf(0.1), 3, restarts=2)
 OBJECTIVE = AdversarialTraining(PGD(Linf(0.1), 3, keep="last"))
@@ -60,6 +70,20 @@ def gradient(model, x, y):
     return [p.grad for p in raw.parameters()], calls
 
 
+def freely(runtime, cut):
+    """Weights after Free training; with `cut`, stopped after three batches and continued from the main checkpoint."""
+    free, (x, y), saved = FreeTraining(Linf(0.1), 2), data(), []
+    part, held = (x[:40], y[:40]), (x[40:], y[40:])
+    hooks = Hooks(checkpoint=lambda state: saved.append(copy.deepcopy(state.state_dict())), checkpoint_every=6)
+    state = trainer().start(network())
+    trainer().fit(state, free, part, held, hooks=hooks, process=runtime)
+    if cut:
+        state = trainer().start(network())
+        state.load_state_dict(runtime.share(saved[1]))  # the second epoch's first batch is over: delta is not 0
+        trainer().fit(state, free, part, held, process=runtime)
+    return {"model": state.model.state_dict(), "steps": [s["step"] for s in saved], "kept": saved[1]["memory"]}
+
+
 def work(runtime):
     part, (x, y) = slice(runtime.rank, None, runtime.world), data()
     found = {"who": (runtime.rank, runtime.world, runtime.main, str(runtime.device))}
@@ -73,6 +97,7 @@ def work(runtime):
         trainer().fit(state, OBJECTIVE, (x[:40], y[:40]), (x[40:], y[40:]), monitor=ATTACK, process=runtime)
         found[name] = {"model": state.model.state_dict(), "ema": state.weights.state_dict(), "best": state.best}
         found[name]["history"] = [{k: v for k, v in row.items() if k != "seconds"} for row in state.history]
+    found["free"], found["free, cut"] = freely(runtime, False), freely(runtime, True)
     found["sum"] = runtime.sum(torch.tensor(runtime.rank + 1.0))
     found["shared"] = runtime.share({"from": runtime.rank})
     return found

@@ -39,6 +39,7 @@ class FreeTraining(Objective):
 
     template: ClassVar[Template] = Template("weights", "input shift", "ball and box", "loss of the model")
     moves: ClassVar[str] = "weights and shift in turn, by the same backward pass"
+    places: ClassVar[tuple[str, ...]] = (_DELTA,)  # type: ignore[misc]
 
     ball: Ball
     replays: int = 8

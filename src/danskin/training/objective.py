@@ -80,6 +80,8 @@ class Objective(ABC):
     replays: int = 1
     #: Whether the gradient of the mean loss is the mean of those of `losses`, so that weights can multiply them.
     reweightable: bool = True
+    #: Names of what is kept with a row for each place in the batch: on several processes, each has its own part.
+    places: tuple[str, ...] = ()
 
     def begin(self) -> Memory:
         """What to keep from step to step; {} for most. Pass it to every call, and save it with the weights."""
@@ -175,6 +177,11 @@ class Wrapper(Objective):
     def reweightable(self) -> bool:  # type: ignore[override]
         """As the objective inside."""
         return self.objective.reweightable
+
+    @property
+    def places(self) -> tuple[str, ...]:  # type: ignore[override]
+        """As the objective inside."""
+        return self.objective.places
 
     def begin(self) -> Memory:
         """What the objective inside keeps."""

@@ -24,7 +24,9 @@ class TrainingState:
         batch: batches finished in the current epoch.
         step: optimiser steps made.
         history: one dict of numbers per finished epoch.
-        memory: what the objective keeps from step to step (`Objective.begin`), made in the first call of `fit`.
+        memory: what the objective keeps from step to step (`Objective.begin`), made in the first call of `fit`; of
+            `Objective.places` this process's part, except in a checkpoint and right after one is loaded.
+        of_all: whether it is right after.
         sums: running sums of the current epoch (loss, examples).
         best: {"epoch", "value", "weights"} of the best epoch so far; empty before the first.
         overfitted: the first step at which catastrophic overfitting was seen, or None.
@@ -38,6 +40,7 @@ class TrainingState:
     step: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
     memory: dict[str, Tensor] = field(default_factory=dict)
+    of_all: bool = False
     sums: dict[str, float] = field(default_factory=lambda: {"loss": 0.0, "examples": 0.0})
     best: dict[str, Any] = field(default_factory=dict)
     overfitted: int | None = None
@@ -95,6 +98,7 @@ class TrainingState:
                 f"checkpoint: expected one of the same architecture and optimiser, got another ({detail}); "
                 "resume with the config it was made with"
             ) from error
+        self.of_all = True
         for name, value in place.items():
             setattr(self, name, value)
         torch.set_rng_state(random.cpu())

@@ -206,7 +206,8 @@ class _Run:
             self.state.memory = self.objective.begin()
         for name, kept in self.state.memory.items():
             kept = kept if kept.device == self.train[1].device else kept.to(self.train[1].device)
-            self.state.memory[name] = kept
+            self.state.memory[name] = self._own(kept) if self.state.of_all and name in self.objective.places else kept
+        self.state.of_all = False
 
     def epoch(self) -> None:
         """Train one epoch, or what is left of it, then validate."""
@@ -222,7 +223,7 @@ class _Run:
             self._after_step(last=state.batch == len(batches))
         state.epoch, state.batch = state.epoch + 1, 0
         self._validate(time.perf_counter() - started)
-        self.hooks.checkpoint(state)
+        self._checkpoint()
         if self.process.sum(torch.tensor(float(self.hooks.stop()), device=self.validation[1].device)) > 0:
             raise KeyboardInterrupt
 
@@ -263,6 +264,36 @@ class _Run:
             event = {"event": "step", "step": state.step + 1, "of": self.steps, "loss": value, "lr": rate}
             gauges = self.objective.gauges(state.memory)
             self.hooks.event(event | ({"gauges": gauges} if gauges else {}))
+
+    def _checkpoint(self) -> None:
+        """Save, with the parts of all processes where each has its own: any number of them can go on."""
+        own = self.state.memory
+        whole = {name: self._of_all(own[name]) for name in self.objective.places}
+        self.state.memory = own | whole
+        try:
+            self.hooks.checkpoint(self.state)
+        finally:
+            self.state.memory = own
+
+    def _of_all(self, kept: Tensor) -> Tensor:
+        """Rows of all processes, in the order of the batch, and their gradients."""
+        if self.process.world == 1:
+            return kept
+
+        def joined(rows: Tensor) -> Tensor:
+            whole = rows.new_zeros(len(rows) * self.process.world, *rows.shape[1:])
+            whole[self._part] = rows.detach()
+            return self.process.sum(whole)
+
+        whole = joined(kept)
+        whole.grad = None if kept.grad is None else joined(kept.grad)
+        return whole
+
+    def _own(self, whole: Tensor) -> Tensor:
+        """This process's rows of what `_of_all` returned."""
+        part = whole[self._part].clone()
+        part.grad = None if whole.grad is None else whole.grad[self._part].clone()
+        return part
 
     @property
     def _part(self) -> slice:
@@ -309,7 +340,7 @@ class _Run:
                 state.overfitted = state.step
                 self.hooks.event({**event, "event": "catastrophic_overfitting"})
         if save:
-            self.hooks.checkpoint(state)
+            self._checkpoint()
         if self.stopping:
             raise KeyboardInterrupt
 
