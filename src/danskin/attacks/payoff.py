@@ -21,7 +21,7 @@ from danskin.minmax.maximize import gradient_at
 Precision = Literal["model", "bfloat16"]
 
 #: A decision is in doubt within this many eps of the search's arithmetic, relative to the largest logit.
-_DOUBT = 4
+_DOUBT = 2
 
 #: (names of examples, inputs at which they are adversarial) -> None
 Witness = Callable[[Tensor, Tensor], None]
@@ -120,7 +120,7 @@ class ShiftPayoff:
         """(logits, where they are adversarial).
 
         With `confirm`, rows at which a cheaper form of the model cannot tell the two sides of the decision apart have
-        the plain model's logits, and its gradients if the point wants them.
+        the plain model's logits; and with `reach` its gradients, for a search that works out where the boundary is.
         """
         logits, fine = self._asked(point)
         hit = self.adversarial(logits)
@@ -131,10 +131,15 @@ class ShiftPayoff:
         doubt = doubt | hit if self.reach is None else doubt & (self.reach.violation(point.detach() - self.x) <= 0)
         if not bool(doubt.any()):
             return logits, hit
-        at = doubt.nonzero().squeeze(1)
-        logits = logits.index_copy(0, at, self.rows(at).logits(point[at], plain=True).to(logits.dtype))
+        at, steep = doubt.nonzero().squeeze(1), point.requires_grad and self.reach is not None
+        with torch.set_grad_enabled(steep):
+            exact = self.rows(at).logits(point[at], plain=True).to(logits.dtype)
+        if steep or not point.requires_grad:
+            logits = logits.index_copy(0, at, exact)
+        else:
+            logits = logits + torch.zeros_like(seen).index_copy(0, at, (exact - seen[at]).nan_to_num())
         self.extra.forwards += len(at)
-        self.extra.backwards += len(at) * point.requires_grad
+        self.extra.backwards += len(at) * steep
         hit = self.adversarial(logits)
         self._heard(point, hit & doubt)
         return logits, hit
