@@ -81,6 +81,23 @@ def test_abreast_keeps_the_best_of_each_row():
     assert found.cost.forwards == 15
 
 
+@pytest.mark.parametrize("width", [1, 3, 7, 8])
+def test_runs_abreast_hold_no_more_rows_than_asked_for(width):
+    held = []
+
+    def run(f, y0, Y, streams):
+        held.append(len(y0))
+        value = streams.uniform(y0.new_empty(len(y0), 1)).view(-1) - f.level / 100
+        return Maximum(y0 + value[:, None], value, value > 0, Cost(len(y0), 0, 1), Status.DONE)
+
+    problem = Hill(torch.arange(7.0)), torch.zeros(7, 1), Box(-5, 5), Streams.of(0, torch.arange(7))
+    whole, parts = Abreast(run, 4)(*problem), Abreast(run, 4, width)(*problem)
+    for name in ("y", "value", "settled"):
+        assert torch.equal(getattr(whole, name), getattr(parts, name))
+    assert held[0] == 28 and max(held[1:]) <= 4 * width and sum(held[1:]) == 28
+    assert (parts.cost.forwards, parts.cost.calls) == (28, len(held) - 1)
+
+
 def test_costs_are_exact():
     model = Counted(convnet(5, seed=1))
     x = torch.rand(12, 3, 6, 6, generator=torch.Generator().manual_seed(0))

@@ -58,15 +58,21 @@ class Abreast:
     Args:
         maximizer: one run; must keep values.
         n: runs.
+        width: examples at a time; None for all at once. Each holds n rows of memory.
     """
 
     maximizer: Maximizer
     n: int
+    width: int | None = None
 
     def __call__(self, f: Payoff, y0: Tensor, Y: Set, generator: Streams | None = None) -> Maximum:
         """Maximise f over Y, n times."""
         if generator is None or not hasattr(f, "rows"):
             raise InputError("Abreast: expected streams, and a payoff with rows(index); use an attack's")
+        size = self.width or max(len(y0), 1)
+        if len(y0) > size:
+            pieces = torch.arange(len(y0), device=y0.device).split(size)
+            return _joined([self(f.rows(at), y0[at], Y.rows(at), generator.rows(at)) for at in pieces])
         rows = torch.arange(len(y0), device=y0.device).repeat_interleave(self.n)
         copies = torch.arange(self.n, device=y0.device).repeat(len(y0))
         found = self.maximizer(f.rows(rows), y0[rows], Y.rows(rows), generator.rows(rows).child(copies))
@@ -74,6 +80,16 @@ class Abreast:
             raise InputError("Abreast: expected a maximiser that keeps values, got one that does not; use keep='best'")
         best = best_of_fan(found.value, found.settled, self.n)
         return replace(found, y=found.y[best], value=found.value[best], settled=found.settled[best])
+
+
+def _joined(parts: list[Maximum]) -> Maximum:
+    """One outcome of several groups of rows."""
+
+    def together(name: str) -> Tensor:
+        return torch.cat([getattr(part, name) for part in parts])
+
+    cost = sum((part.cost for part in parts), Cost())
+    return replace(parts[0], y=together("y"), value=together("value"), settled=together("settled"), cost=cost)
 
 
 @dataclass(frozen=True)
@@ -158,4 +174,4 @@ class SquareClimb(Attack):
         near = replace(usual, start="given", step=value / 2)
         square = Square(self.ball, self.queries, stop=self.stop, width=self.width)
         climb = Chain((square.maximizer(), near))
-        return Wary(usual, climb, Abreast(climb, self.more) if self.more else None, self.slack)
+        return Wary(usual, climb, Abreast(climb, self.more, self.width) if self.more else None, self.slack)
