@@ -103,6 +103,20 @@ def test_another_plan_is_not_mixed_in(done):
         reproduce(small(plan_of("C10", "smoke")), out, resume=True, quiet=True)
 
 
+def test_a_folder_from_before_a_setting_existed_goes_on(done):
+    plan, out, result = done
+    path = out / "plan.yaml"
+    text = path.read_text()
+    older = "".join(line for line in text.splitlines(keepends=True) if line.strip() != "weights: null")
+    assert older != text
+    path.write_text(older)
+    assert reproduce(plan, out, resume=True, quiet=True)["claims"] == result["claims"]
+    path.write_text(older.replace("seed: 0", "sead: 0", 1))
+    with pytest.raises(ConfigError, match="got another plan"):
+        reproduce(plan, out, resume=True, quiet=True)
+    path.write_text(text)
+
+
 def test_a_claim_that_fails_is_exit_code_3(tmp_path, monkeypatch, cli):
     from danskin.recipes import gather
     from danskin.recipes.claims import Claims

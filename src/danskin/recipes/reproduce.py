@@ -20,7 +20,7 @@ from danskin.recipes.page import write_reproduction
 from danskin.recipes.rows import Plan
 from danskin.recipes.tables import markdown
 from danskin.recipes.work import default_jobs, tasks_of, work
-from danskin.run.config import parse_yaml, to_yaml
+from danskin.run.config import TrainConfig, build, parse_yaml, plain, to_yaml
 from danskin.run.files import write_json, write_text
 
 
@@ -83,7 +83,7 @@ def _check_folder(plan: Plan, out: Path, resume: bool) -> None:
         return
     if not path.is_file():
         return
-    known = parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    known = _as_of_now(parse_yaml(path.read_text(encoding="utf-8"), str(path)))
     asked = parse_yaml(to_yaml(plan.to_plain()), "the plan")
     for key in asked.keys() | known.keys():
         if key != "seeds" and asked.get(key) != known.get(key):
@@ -91,6 +91,15 @@ def _check_folder(plan: Plan, out: Path, resume: bool) -> None:
                 f"{out}: expected what was begun there ({known.get('row')} at scale {known.get('scale')}), got another "
                 f"plan ({key} differs); choose another --out"
             )
+
+
+def _as_of_now(known: dict[str, Any]) -> dict[str, Any]:
+    """A plan on disk with the settings that have been added since then, at their defaults."""
+    try:
+        cases = {label: plain(build(TrainConfig, node)) for label, node in known["cases"].items()}
+    except (ConfigError, KeyError, AttributeError):  # settings that are no more: another plan, which is said elsewhere
+        return known
+    return known | {"cases": cases}
 
 
 def _costs(plan: Plan, out: Path) -> dict[str, dict[str, float]]:
