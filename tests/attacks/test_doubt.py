@@ -85,6 +85,19 @@ def test_beyond_its_reach_a_search_goes_by_the_cheaper_form():
     assert torch.equal(logits[:25], model(x)[:25]) and not logits[25:].any()
 
 
+def test_beyond_its_reach_a_success_is_believed():
+    model, x = RowwiseLinear(64, 3), data(50)
+    y, delta, heard = model(x).argmax(1), torch.zeros_like(x), []
+    delta[25:] = 0.2
+    attack = Square(Linf(0.1), 20, stop=True, box=None)
+    payoff = attack.problem(model, quick=lambda x: -model(x)).adversary_payoff(attack.batch(x, y))
+    payoff = replace(payoff, reach=Linf(0.1), names=torch.arange(50), witness=lambda names, _: heard.append(names))
+    hit = payoff.adversarial(payoff.logits(x))
+    truth = torch.cat([torch.zeros(25, dtype=torch.bool), torch.ones(25, dtype=torch.bool)])
+    assert hit.all() and torch.equal(payoff.confirmed(x + delta, hit), truth) and payoff.extra.forwards == 25
+    assert torch.equal(payoff.confirmed(x + delta, truth), truth) and payoff.extra.forwards == 25 and not heard
+
+
 def test_every_backward_pass_is_counted():
     model, x = RowwiseLinear(64, 4), data(10)
     attack = FAB(Linf(0.1), box=None)

@@ -104,7 +104,8 @@ def _look(belt: Belt, y: Tensor, *, gradient: bool) -> tuple[Tensor, Tensor, Ten
     """(y as the model sees it, F, adversarial, gradient of F), the point recorded by its distance.
 
     About half of all points are adversarial, and few of them are the closest so far: where the search sees a cheaper
-    form of the model, the plain one is asked about those only. The others lead on as the cheaper form has it.
+    form of the model, the plain one is asked about those only, and only where they are nearly in the ball: further out
+    they decide nothing, and a closer one takes their place. The others lead on as the cheaper form has it.
     """
     y, ball, payoff = _as_seen(belt.f, y), ball_of(belt.Y), _payoff_of(belt.f)
     value, hit, slope = belt.look(y, gradient=gradient)

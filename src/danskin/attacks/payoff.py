@@ -128,7 +128,7 @@ class ShiftPayoff:
             return logits, self._heard(point, hit)
         seen = logits.detach()
         doubt = self.lead(seen).abs() <= _DOUBT * fine * seen.abs().reshape(len(seen), -1).amax(1)
-        doubt = doubt | hit if self.reach is None else doubt & (self.reach.violation(point.detach() - self.x) <= 0)
+        doubt = doubt | hit if self.reach is None else doubt & self._within(point)
         if not bool(doubt.any()):
             return logits, hit
         at, steep = doubt.nonzero().squeeze(1), point.requires_grad and self.reach is not None
@@ -192,14 +192,27 @@ class ShiftPayoff:
         return hit
 
     def confirmed(self, point: Tensor, hit: Tensor) -> Tensor:
-        """Those of the rows `hit` at which, with `confirm`, the plain model errs as well; the witness hears of them."""
-        if self.confirm and self.cheap and bool(hit.any()):
-            at = hit.nonzero().squeeze(1)
-            with torch.no_grad():
-                part = self.rows(at)
-                hit = hit.index_put((at,), part.adversarial(part.logits(point.detach()[at], plain=True)))
-            self.extra.forwards += len(at)
-        return self._heard(point, hit)
+        """Those of the rows `hit` at which, with `confirm`, the plain model errs as well; the witness hears of them.
+
+        Beyond a `reach` the cheaper form is believed, and the witness hears nothing: no point there counts.
+        """
+        if not (self.confirm and self.cheap and bool(hit.any())):
+            return self._heard(point, hit)
+        near = hit & self._within(point)
+        at = near.nonzero().squeeze(1)
+        if not len(at):
+            return hit
+        with torch.no_grad():
+            part = self.rows(at)
+            sure = near.index_put((at,), part.adversarial(part.logits(point.detach()[at], plain=True)))
+        self.extra.forwards += len(at)
+        return self._heard(point, sure) | (hit & ~near)
+
+    def _within(self, point: Tensor) -> Tensor:
+        """(batch,) bool: the rows whose points are within `reach`; all, where there is none."""
+        if self.reach is None:
+            return torch.ones(len(point), dtype=torch.bool, device=point.device)
+        return self.reach.violation(point.detach() - self.x) <= 0
 
     def judge(self, point: Tensor, draws: int = 1) -> tuple[Tensor, Tensor]:
         """(value, share of draws that are adversarial) at these inputs, by the plain model in full precision."""
