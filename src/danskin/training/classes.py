@@ -45,7 +45,7 @@ class CFOL(Wrapper):
         eta: learning rate of the bandit, > 0; 5e-6 as published for CIFAR-10 (200 epochs, batches of 128).
         form: "sample", where `draw` picks the examples by p (a loop of one's own must ask it), or "reweight", which
             takes uniform batches of balanced classes and multiplies losses by C p_c. There a class comes with chance
-            1 / C, and w_c grows by eta C [wrong_i].
+            1 / C, and w_c grows by eta C [wrong_i]: as in the released code.
 
     Raises:
         InputError: fewer than 2 classes, gamma outside [0, 1], eta <= 0, a label that is no class, or a class of
