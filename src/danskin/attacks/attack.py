@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple
 
@@ -277,7 +277,7 @@ class Attack(ABC):
         other |= self.batchnorm in ("batch_frozen", "train_update")  # the search saw another function
         if value is None or success is None or other:
             draws, size = max(JUDGE_DRAWS, self.draws) if self.draws > 1 else 1, getattr(self, "width", None) or len(x)
-            parts = [payoff.rows(rows).judge(x[rows], draws) for rows in _slices(len(x), size, x.device)]
+            parts = [part.judge(point, draws) for part, point in _pieces(payoff, x, size)]
             value, probability = (torch.cat(each) for each in zip(*parts, strict=True))
             cost += Cost(draws * len(x), 0, draws * len(parts))
             success = 2 * probability > 1
@@ -303,9 +303,13 @@ def in_bounds(attack: Attack, delta: Tensor, x: Tensor) -> Tensor:
     return inside if attack.box is None else inside & (Box(*attack.box).violation(x) <= _TOLERANCE)
 
 
-def _slices(n: int, size: int, device: torch.device) -> tuple[Tensor, ...]:
-    """Row numbers in pieces of `size`."""
-    return torch.arange(n, device=device).split(size)
+def _pieces(payoff: ShiftPayoff, x: Tensor, size: int) -> Iterator[tuple[ShiftPayoff, Tensor]]:
+    """Payoff and inputs, `size` rows at a time; without a copy where that is all of them."""
+    if size >= len(x):
+        yield payoff, x
+        return
+    for at in torch.arange(len(x), device=x.device).split(size):
+        yield payoff.rows(at), x[at]
 
 
 def _cast_towards(clean: Tensor, point: Tensor, dtype: torch.dtype) -> Tensor:
