@@ -1,6 +1,7 @@
 """What the terms do to and with models: left as found, counted, compiled, wrapped, in low precision."""
 
 import copy
+import gc
 
 import pytest
 import torch
@@ -166,6 +167,8 @@ def test_beside_a_loss_through_ddp_the_term_uses_the_raw_module(smooth, name, tm
         wrapped.register_forward_pre_hook(lambda *_: entered.append(1))
         (F.cross_entropy(wrapped(s.x), s.y) + term(wrapped, s.x, s.y).mean()).backward()
     finally:
+        wrapped = None
+        gc.collect()  # the last owner of the group waits for gloo's threads, and a wrapper does so holding the GIL
         dist.destroy_process_group()
     assert len(entered) == 1
     for p, g in zip(s.net.parameters(), truth, strict=True):

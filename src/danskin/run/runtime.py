@@ -108,7 +108,9 @@ class Runtime:
     def close(self) -> None:
         """Leave the others."""
         if self.world > 1 and dist.is_initialized():
-            gc.collect()  # a wrapper left in a reference cycle keeps gloo's threads alive until Python is half gone
+            # A wrapper that outlives the group is its last owner: it waits for gloo's threads, holding the GIL they
+            # want (a deadlock), or crashes at exit. So those left in reference cycles go first.
+            gc.collect()
             dist.destroy_process_group()
 
 
