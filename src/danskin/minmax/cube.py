@@ -28,9 +28,11 @@ class Cube:
     ball: Linf
     box: tuple[float, float] | None
 
+    def __post_init__(self) -> None:
+        self.ball._check(self.centre)
+
     def bounds(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Each coordinate's least and largest value."""
-        self.ball._check(self.centre)
         radius = rowwise(self.ball.value, self.centre)
         low, high = self.centre - radius, self.centre + radius
         return (low, high) if self.box is None else (low.clamp_(*self.box), high.clamp_(*self.box))
