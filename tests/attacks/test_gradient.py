@@ -6,7 +6,8 @@ import math
 import pytest
 import torch
 
-from danskin.attacks import ATTACKS, FGSM, PGA, PGD, Attack, MajorizeMinimize
+from danskin.attacks import ATTACKS, FGSM, NFGSM, PGA, PGD, Attack, MajorizeMinimize
+from danskin.errors import InputError
 from danskin.losses import cross_entropy, margin, predict
 from danskin.minmax import L1, L2, Linf, Maximum, Status, Vertex
 from danskin.testing import oracles
@@ -42,6 +43,42 @@ def test_pgd_equals_a_plain_loop_bit_for_bit(model, steps):
     plain = oracles.plain_pgd(lambda x: cross_entropy(model(x), Y), X, 8 / 255, 2 / 255, steps, (0, 1))
     model.zero_grad()
     assert torch.equal(attack(model, X, Y).x, plain)
+
+
+@pytest.mark.parametrize("keep", ["best", "value"])
+@pytest.mark.parametrize("step", [2 / 255, 8 / 255, 40 / 255], ids=["climbs", "overshoots", "jumps about"])
+def test_the_point_kept_is_the_best_of_a_plain_loop(step, keep):
+    model, radius, steps = convnet(4), 16 / 255, 9
+
+    def loss(x):
+        return cross_entropy(model(x), Y)
+
+    visited = torch.stack([oracles.plain_pgd(loss, X, radius, step, k, (0, 1)) for k in range(steps + 1)])
+    with torch.no_grad():
+        value = torch.stack([loss(x) for x in visited])
+        wrong = torch.stack([predict(model(x)) != Y for x in visited])
+    rank = value.double() + 1e3 * wrong * (keep == "best")
+    best = visited[rank.argmax(0), torch.arange(len(X))]
+    model.zero_grad()
+    attack = PGD(Linf(radius), steps=steps, step=step, random_start=False, keep=keep)
+    assert torch.equal(attack(model, X, Y).x, best)
+
+
+@pytest.mark.parametrize(("keep", "forwards"), [("last", 5), ("best", 6)])
+@pytest.mark.parametrize("ball", BALLS, ids=repr)
+def test_perturb_gives_the_points_of_the_call_and_does_not_judge_them(ball, keep, forwards):
+    attack, counted = PGD(ball, steps=5, keep=keep), Counted(MODEL)
+    points = attack.perturb(counted, X, Y, seed=3)
+    assert (counted.forwards, counted.backwards) == (forwards * len(X), 5 * len(X))
+    assert torch.equal(points, attack(MODEL, X, Y, seed=3).x) and not points.requires_grad
+    assert attack.perturb(MODEL, X[:0], Y[:0]).shape == (0, *X.shape[1:])
+
+
+def test_perturb_serves_attacks_that_are_only_trained_with():
+    points = NFGSM(Linf("8/255")).perturb(MODEL, X, Y)
+    assert bool(((points - X).abs() > 8 / 255 + 1e-4).any())
+    with pytest.raises(InputError, match="trained with"):
+        NFGSM(Linf("8/255"))(MODEL, X, Y)
 
 
 def test_random_starts_depend_on_seed_and_example_only():

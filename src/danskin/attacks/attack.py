@@ -34,6 +34,7 @@ from danskin.minmax import (
     Template,
 )
 from danskin.minmax.maximize import ordinary
+from danskin.minmax.precision import at_least_float32
 
 Ball = Linf | L2 | L1
 #: Fresh passes that judge an attack on a random model.
@@ -148,7 +149,7 @@ class Attack(ABC):
 
         def payoff(batch: Batch, delta: Tensor) -> Tensor:
             logits = model(self.points(batch, delta))
-            return adversary(batch).value(logits.to(torch.promote_types(logits.dtype, torch.float32)))
+            return adversary(batch).value(at_least_float32(logits))
 
         def guard() -> Any:
             return as_found(raw, batchnorm or self.batchnorm, device or device_of(raw))
@@ -198,7 +199,7 @@ class Attack(ABC):
             targets = checks.check_integer_labels(targets, x, "targets")
         elif get_loss(self.loss).targeted and not self.aims:
             raise InputError(f"targets: expected targets for loss={self.loss!r}, got none; pass targets= or use margin")
-        work = x.detach().to(torch.promote_types(x.dtype, torch.float32))
+        work = at_least_float32(x.detach())
         return Batch(ordinary(work), ordinary(y), None if targets is None else ordinary(targets), x.dtype)
 
     def __call__(
@@ -239,45 +240,94 @@ class Attack(ABC):
                 "ball, so use FGSM or PGD to attack"
             )
         start = time.perf_counter()
+        if len(x) == 0:
+            self.batch(x, y, targets)
+            work, none = at_least_float32(x), torch.zeros(0, dtype=torch.bool, device=x.device)
+            zero = work.new_zeros(0)
+            return Attacked(x.clone(), work.clone(), none, zero, Cost(), Status.EMPTY, zero)
         batch = self.batch(x, y, targets)
         names = None if index is None else ordinary(checks.check_integer_labels(index, x, "index"))
+        payoff, found = self.maximize(model, batch, seed, index=names, quick=quick, witness=witness)
+        with torch.inference_mode(False):
+            result = self._judge(payoff, batch, found, raw_module(model))
+        return replace(result, cost=replace(result.cost, seconds=time.perf_counter() - start))
+
+    def perturb(self, model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, *, seed: int = 0) -> Tensor:
+        """The perturbed inputs alone, without a word on success: for a training loop of one's own.
+
+        With ``keep="last"`` a `PGD` of n steps then takes n forward and backward passes; its call takes one forward
+        pass more, to judge the outcome.
+
+        Args:
+            model: as in the call.
+            x: (batch, ...) clean inputs, floating point.
+            y: (batch,) integer labels.
+            seed: as in the call; another one for every step of training.
+
+        Returns:
+            (batch, ...) in the dtype of x, in the box, and in the ball but for attacks that are only trained with.
+        """
+        batch = self.batch(x, y)
         if len(x) == 0:
-            none = torch.zeros(0, dtype=torch.bool, device=x.device)
-            zero = batch.x.new_zeros(0)
-            return Attacked(x.clone(), batch.x.clone(), none, zero, Cost(), Status.EMPTY, zero)
-        problem = self.problem(model, device=x.device, quick=quick)
+            return x.clone()
+        payoff, found = self.maximize(model, batch, seed)
+        with torch.inference_mode(False):
+            return payoff.inputs(found.y)
+
+    def maximize(
+        self,
+        model: Callable[[Tensor], Tensor],
+        batch: Batch,
+        seed: int,
+        *,
+        index: Tensor | None = None,
+        child: int | None = None,
+        batchnorm: BatchNormMode | None = None,
+        quick: Callable[[Tensor], Tensor] | None = None,
+        witness: Witness | None = None,
+    ) -> tuple[ShiftPayoff, Maximum]:
+        """One maximisation inside its guard, not judged: the payoff, and what was found in its coordinates.
+
+        Args:
+            model: the adversary sees the raw module.
+            batch: at least one example.
+            seed: as in the call.
+            index: as in the call.
+            child: which of several independent runs.
+            batchnorm: overrides the attack's own mode.
+            quick: as in the call.
+            witness: as in the call.
+        """
+        problem = self.problem(model, batchnorm, batch.x.device, quick)
         with problem.guard():
             if self.draws > 1:
                 torch.manual_seed(seed)  # the model's own dice; the state found is given back
-            streams = Streams.of_content(seed, batch.x) if names is None else Streams.of(seed, names)
+            streams = Streams.of_content(seed, batch.x) if index is None else Streams.of(seed, index)
+            streams = streams if child is None else streams.child(child)
             payoff: ShiftPayoff = problem.adversary_payoff(batch)  # type: ignore[assignment]
             if witness is not None:
-                payoff = replace(payoff, witness=witness, names=torch.arange(len(x), device=x.device))
+                payoff = replace(payoff, witness=witness, names=torch.arange(len(batch.x), device=batch.x.device))
             if self.anywhere and isinstance(self.ball, Linf) and self.grid is None:
                 payoff = replace(payoff, among_inputs=True)
-                found = self.maximizer()(payoff, batch.x, Cube(batch.x, self.ball, self.box), streams)
-            else:
-                found = self.maximizer()(payoff, problem.start(batch), problem.feasible(batch), streams)
-        raw = raw_module(model)
-        mode: BatchNormMode = "eval" if self.batchnorm == "eval" else "as_is"  # the outcome is that of the model itself
-        with as_found(raw, mode, x.device, warn=False):
-            result = self._judge(payoff, batch, found)
-        return replace(result, cost=replace(result.cost, seconds=time.perf_counter() - start))
+                return payoff, self.maximizer()(payoff, batch.x, Cube(batch.x, self.ball, self.box), streams)
+            return payoff, self.maximizer()(payoff, problem.start(batch), problem.feasible(batch), streams)
 
-    def _judge(self, payoff: ShiftPayoff, batch: Batch, found: Maximum) -> Attacked:
+    def _judge(self, payoff: ShiftPayoff, batch: Batch, found: Maximum, model: Any) -> Attacked:
         """What the plain model says of the points found, and whether they are where they may be.
 
         The search's own last word is believed only when it was spoken in full precision on these very
         inputs; otherwise there is one more forward pass.
         """
-        x = _cast_towards(batch.x, payoff.shifted(found.y), batch.dtype)
+        x = payoff.inputs(found.y)
         cost = found.cost + Cost(payoff.extra.forwards, payoff.extra.backwards)
         value, success = found.value, found.settled
         other = payoff.cheap or batch.dtype != batch.x.dtype or self.draws > 1
         other |= self.batchnorm in ("batch_frozen", "train_update")  # the search saw another function
         if value is None or success is None or other:
             draws, size = max(JUDGE_DRAWS, self.draws) if self.draws > 1 else 1, getattr(self, "width", None) or len(x)
-            parts = [part.judge(point, draws) for part, point in _pieces(payoff, x, size)]
+            mode: BatchNormMode = "eval" if self.batchnorm == "eval" else "as_is"  # the model's own outcome
+            with as_found(model, mode, x.device, warn=False):
+                parts = [part.judge(point, draws) for part, point in _pieces(payoff, x, size)]
             value, probability = (torch.cat(each) for each in zip(*parts, strict=True))
             cost += Cost(draws * len(x), 0, draws * len(parts))
             success = 2 * probability > 1
@@ -310,12 +360,3 @@ def _pieces(payoff: ShiftPayoff, x: Tensor, size: int) -> Iterator[tuple[ShiftPa
         return
     for at in torch.arange(len(x), device=x.device).split(size):
         yield payoff.rows(at), x[at]
-
-
-def _cast_towards(clean: Tensor, point: Tensor, dtype: torch.dtype) -> Tensor:
-    """`point` in a narrower dtype, rounded towards `clean` where rounding would move it further away."""
-    if dtype == point.dtype:
-        return point.detach()
-    cast = point.detach().to(dtype)
-    beyond = (cast.to(clean.dtype) - clean).abs() > (point - clean).abs()
-    return torch.where(beyond, torch.nextafter(cast, clean.to(dtype)), cast)

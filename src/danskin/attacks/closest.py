@@ -16,8 +16,8 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor
 
-from danskin.attacks.attack import Attack, Ball, _cast_towards
-from danskin.attacks.payoff import ShiftPayoff
+from danskin.attacks.attack import Attack, Ball
+from danskin.attacks.payoff import ShiftPayoff, cast_towards
 from danskin.errors import InputError
 from danskin.minmax import Cost, Intersection, Linf, Maximizer, Maximum, Set, Status, Streams, Template
 from danskin.minmax.maximize import Payoff, gradient_at, mask
@@ -120,7 +120,7 @@ class Closest:
         with torch.no_grad():
             point = f.shifted(delta)
             if f.dtype != point.dtype:  # look at the point that will be handed out
-                point = _cast_towards(f.x, point, f.dtype).to(point.dtype)
+                point = cast_towards(f.x, point, f.dtype).to(point.dtype)
         with torch.set_grad_enabled(gradient):
             logits = f.logits(point.requires_grad_(gradient))
         seen = logits.detach()

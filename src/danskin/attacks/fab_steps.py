@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from danskin.attacks.attack import Ball, _cast_towards
-from danskin.attacks.payoff import ShiftPayoff
+from danskin.attacks.attack import Ball
+from danskin.attacks.payoff import ShiftPayoff, cast_towards
 from danskin.errors import InputError
 from danskin.minmax import L1, L2, Box, Intersection, Linf, Maximum, Set, Streams
 from danskin.minmax.conveyor import Belt, State, convey
@@ -96,7 +96,7 @@ def _as_seen(f: Any, delta: Tensor) -> Tensor:
     payoff = _payoff_of(f)
     point = payoff.shifted(delta)
     if payoff.dtype != point.dtype:
-        point = _cast_towards(payoff.x, point, payoff.dtype).to(point.dtype)
+        point = cast_towards(payoff.x, point, payoff.dtype).to(point.dtype)
     return point - payoff.x
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -15,6 +14,7 @@ from danskin.attacks.grid import Grid
 from danskin.losses import Loss, check_labels, margin, predict
 from danskin.minmax import Set
 from danskin.minmax.maximize import gradient_at
+from danskin.minmax.precision import at_least_float32
 
 #: Precision of the passes that look for a perturbation. "model": as the model is. "bfloat16": autocast, each
 #: success then confirmed without it.
@@ -86,6 +86,10 @@ class ShiftPayoff:
             return delta
         return shifted(self.x, delta, self.box, self.grid)
 
+    def inputs(self, delta: Tensor) -> Tensor:
+        """X + delta in the dtype of the inputs, detached; rounded towards x where it is narrower."""
+        return cast_towards(self.x, self.shifted(delta), self.dtype)
+
     def logits(self, point: Tensor, *, plain: bool = False) -> Tensor:
         """The model's logits in float32 or float64, checked on the first call.
 
@@ -93,28 +97,26 @@ class ShiftPayoff:
             point: inputs.
             plain: ask the plain model without autocast instead of the one that searches.
         """
-        return self._asked(point, plain)[0]
+        return at_least_float32(self._raw(point, plain))
 
-    def _asked(self, point: Tensor, plain: bool = False) -> tuple[Tensor, float]:
-        """(logits, how finely they tell numbers apart: eps of the arithmetic)."""
-        device = point.device.type
-        low, context = self.precision == "bfloat16" and not plain, contextlib.ExitStack()
+    def _raw(self, point: Tensor, plain: bool = False) -> Tensor:
+        """The model's logits as it gives them."""
+        model = self.plain or self.model if plain else self.model
+        low = self.precision == "bfloat16" and not plain
         if low or plain:
-            context.enter_context(torch.autocast(device, torch.bfloat16, enabled=low))
-        with context:
-            model = self.plain or self.model if plain else self.model
-            logits = checks.check_logits(model(point.to(self.dtype)), len(point))
-        fine = torch.finfo(logits.dtype).eps if logits.is_floating_point() else 0.0
-        if low:
-            fine = max(fine, torch.finfo(torch.bfloat16).eps)
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+            with torch.autocast(point.device.type, torch.bfloat16, enabled=low):
+                raw = model(point.to(self.dtype))
+        else:
+            raw = model(point.to(self.dtype))
+        raw = checks.check_logits(raw, point.shape[0])
         if not self.checked:
             self.checked = True
+            logits = at_least_float32(raw)
             check_labels(self.y, logits, self.loss)
             if self.targets is not None:
                 check_labels(self.targets, logits, self.loss, "targets")
             checks.warn_if_probabilities(logits)
-        return logits, fine
+        return raw
 
     def look(self, point: Tensor) -> tuple[Tensor, Tensor]:
         """(logits, where they are adversarial).
@@ -122,11 +124,14 @@ class ShiftPayoff:
         With `confirm`, rows at which a cheaper form of the model cannot tell the two sides of the decision apart have
         the plain model's logits; and with `reach` its gradients, for a search that works out where the boundary is.
         """
-        logits, fine = self._asked(point)
+        raw = self._raw(point)
+        logits = at_least_float32(raw)
         hit = self.adversarial(logits)
         if not (self.confirm and self.cheap):
-            return logits, self._heard(point, hit)
-        seen = logits.detach()
+            return logits, hit if self.witness is None else self._heard(point, hit)
+        seen, fine = logits.detach(), torch.finfo(raw.dtype).eps
+        if self.precision == "bfloat16":
+            fine = max(fine, torch.finfo(torch.bfloat16).eps)
         doubt = self.lead(seen).abs() <= _DOUBT * fine * seen.abs().reshape(len(seen), -1).amax(1)
         doubt = doubt | hit if self.reach is None else doubt & self._within(point)
         if not bool(doubt.any()):
@@ -236,9 +241,7 @@ class ShiftPayoff:
 
         There the clamp to the box is not part of the graph: it changes rounding only.
         """
-        with torch.no_grad():
-            point = self.shifted(delta).detach()  # a leaf, also where it is delta itself
-        point.requires_grad_()
+        point = self.shifted(delta.detach()).requires_grad_()
         if self.draws > 1:
             return self._averaged(point)
         logits, hit = self.look(point)
@@ -284,6 +287,15 @@ def shifted(x: Tensor, delta: Tensor, box: checks.DataBox, grid: Grid | None = N
     if box is None:
         return point
     return point.clamp(*box) if point.requires_grad else point.clamp_(*box)
+
+
+def cast_towards(clean: Tensor, point: Tensor, dtype: torch.dtype) -> Tensor:
+    """`point` in a narrower dtype, rounded towards `clean` where rounding would move it further away."""
+    if dtype == point.dtype:
+        return point.detach()
+    cast = point.detach().to(dtype)
+    beyond = (cast.to(clean.dtype) - clean).abs() > (point - clean).abs()
+    return torch.where(beyond, torch.nextafter(cast, clean.to(dtype)), cast)
 
 
 @dataclass

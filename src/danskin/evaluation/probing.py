@@ -16,6 +16,7 @@ from danskin.attacks.guard import as_found
 from danskin.losses import margin
 from danskin.minmax import L1, L2, Box, Intersection, Linf, Streams
 from danskin.minmax.maximize import gradient_at
+from danskin.minmax.precision import at_least_float32
 from danskin.minmax.sets import rowwise
 
 Model = Callable[[Tensor], Tensor]
@@ -26,7 +27,7 @@ def gradient(model: Model, x: Tensor, y: Tensor, loss: Callable[[Tensor, Tensor]
     with as_found(model, "eval", x.device):
         leaf = x.detach().clone().requires_grad_()
         logits = model(leaf)
-        return gradient_at(loss(logits.to(torch.promote_types(logits.dtype, torch.float32)), y), leaf)
+        return gradient_at(loss(at_least_float32(logits), y), leaf)
 
 
 def whole_box(ball: Ball, x: Tensor, width: float | None) -> float:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from danskin.errors import InputError, ModelError
 from danskin.losses import LossName, check_labels, get_loss
 from danskin.minmax.maximize import gradient_at, mask, ordinary
+from danskin.minmax.precision import at_least_float32
 from danskin.minmax.projections import flatten
 from danskin.minmax.sets import vector_norm
 
@@ -73,7 +74,7 @@ def logits_of(model: Model, x: Tensor) -> Tensor:
         raise ModelError(
             f"model: expected logits of shape ({len(x)}, classes), got {got}; return logits only, batch first"
         )
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return at_least_float32(logits)
 
 
 def loss_gradient(model: Model, x: Tensor, y: Tensor, loss: LossName = "cross_entropy") -> tuple[Tensor, Tensor]:

@@ -81,17 +81,17 @@ def ordinary(tensor: Tensor) -> Tensor:
 
 def look(f: Payoff, y: Tensor, gradient: bool) -> tuple[Tensor, Tensor | None, Tensor]:
     """(value, settled or None, gradient) of f at y, detached; the gradient is empty unless asked for."""
-    y = y.detach()
-    with torch.set_grad_enabled(gradient):
-        if gradient and hasattr(f, "with_gradient"):
-            value, settled, slope = f.with_gradient(y)
-        else:
-            leaf = y.requires_grad_(gradient)
-            out = f(leaf)
-            value, settled = out if isinstance(out, tuple) else (out, None)
-            slope = gradient_at(value, leaf) if gradient else y.new_empty(0)
-    y.requires_grad_(False)
-    if value.shape != (len(y),):
+    if torch.is_grad_enabled() != gradient:
+        with torch.set_grad_enabled(gradient):
+            return look(f, y, gradient)
+    if gradient and hasattr(f, "with_gradient"):
+        value, settled, slope = f.with_gradient(y)
+    else:
+        leaf = y.detach().requires_grad_(gradient)
+        out = f(leaf)
+        value, settled = out if isinstance(out, tuple) else (out, None)
+        slope = gradient_at(value, leaf) if gradient else y.new_empty(0)
+    if value.shape != y.shape[:1]:
         raise ModelError(
             f"payoff: expected one value per row, shape ({len(y)},), got {tuple(value.shape)}; use reduction='none'"
         )
@@ -128,47 +128,77 @@ class Search:
         self.f, self.Y, self.keep, self.drop = f, Y, keep, drop
         self.start = time.perf_counter()
         self.cost = Cost()
-        self.index = torch.arange(len(y0), device=y0.device)
+        self.index, self.whole = torch.arange(len(y0), device=y0.device), True
         self.y = y0.detach() if keep != "last" else y0.new_empty(0)  # the last point alone: hold no other in memory
         self.value: Tensor | None = None
         self.settled: Tensor | None = None
         self.alive: Tensor | None = None
+        self.better: Tensor | None = None
         self.flat: Tensor | None = None
 
-    def evaluate(self, y: Tensor, *, gradient: bool) -> tuple[Tensor, Tensor]:
-        """(value, gradient) at y, recorded; the gradient is empty unless asked for."""
+    def evaluate(self, y: Tensor, *, gradient: bool, hold: bool = True) -> tuple[Tensor, Tensor]:
+        """(value, gradient) at y, recorded; the gradient is empty unless asked for.
+
+        Without `hold` the caller says later where y may be kept (`hold`), before the next call.
+        """
         value, settled, slope = look(self.f, y, gradient)
-        self.cost += Cost(len(y), len(y) * gradient, 1)
+        rows = y.shape[0]
+        self.cost += Cost(rows, rows * gradient, 1)
         if gradient and self.flat is None:
             self.flat = vector_norm(slope, math.inf) == 0
         value = value.to(y.dtype)
         if self.keep != "last":
-            self._record(y.detach(), value, settled)
+            self._rank(value, settled)
+            if hold:
+                self.hold(y.detach())
         return value, slope
 
     def _record(self, y: Tensor, value: Tensor, settled: Tensor | None) -> None:
+        self._rank(value, settled)
+        self.hold(y)
+
+    def _rank(self, value: Tensor, settled: Tensor | None) -> None:
+        """Keep the better values, and which rows they come from."""
         if self.value is None:  # the first look
-            self.y, self.value, self.settled = y, value, settled
+            self.value, self.settled, self.better = value, settled, None
             if self.drop and settled is not None:
                 self.alive = ~settled
             return
-        whole = len(self.index) == len(self.y)
-        pick = (lambda t: t) if whole else (lambda t: t[self.index])
-        held, known = pick(self.value), None if self.settled is None else pick(self.settled)
-        better = improves(value, settled, held, known, self.keep, self.drop)
+        held, known = self._here(self.value), None if self.settled is None else self._here(self.settled)
+        self.better = better = improves(value, settled, held, known, self.keep, self.drop)
         if self.drop and settled is not None and known is not None:
             self.alive = ~(settled | known)
-        here = y.device.type == "cpu"  # where looking is free: elsewhere it would wait for the device
-        if here and whole and bool(better.all()):
-            self.y, self.value, self.settled = y, value, settled  # no copy
-        elif not here or bool(better.any()):
-            if settled is not None and known is not None:
-                self._store("settled", torch.where(better, settled, known), whole)
-            self._store("value", torch.where(better, value, held), whole)
-            self._store("y", torch.where(mask(better, y), y, pick(self.y)), whole)
+        if settled is not None and known is not None:
+            self._store("settled", torch.where(better, settled, known))
+        self._store("value", torch.where(better, value, held))
 
-    def _store(self, name: str, new: Tensor, whole: bool) -> None:
-        if whole:
+    def hold(self, y: Tensor, *, spent: bool = False) -> None:
+        """Keep the rows of y that were better; with `spent` in the memory of y, which nobody needs any more."""
+        better = self.better
+        if self.keep == "last":
+            return
+        if better is None:
+            self.y = y
+            return
+        if y.device.type == "cpu":  # where looking is free: elsewhere it would wait for the device
+            worse = (~better).nonzero().squeeze(1)
+            kept, rows = worse.shape[0], y.shape[0]
+            if kept == rows:
+                return
+            if not kept and self.whole:
+                self.y = y  # no copy
+                return
+            if spent and self.whole and 2 * kept <= rows:
+                y[worse] = self.y[worse]
+                self.y = y
+                return
+        self._store("y", torch.where(mask(better, y), y, self._here(self.y)))
+
+    def _here(self, held: Tensor) -> Tensor:
+        return held if self.whole else held[self.index]
+
+    def _store(self, name: str, new: Tensor) -> None:
+        if self.whole:
             setattr(self, name, new)
         else:
             getattr(self, name)[self.index] = new
@@ -183,6 +213,7 @@ class Search:
         if left <= 0.9 * len(self.alive) and hasattr(self.f, "rows"):
             keep = self.alive.nonzero().squeeze(1)
             self.index, self.f, self.Y = self.index[keep], self.f.rows(keep), self.Y.rows(keep)
+            self.whole = False
             state = tuple(s[keep] if s.ndim and len(s) == len(self.alive) else s for s in state)
             self.alive = self.alive[keep]
         return state
@@ -279,13 +310,16 @@ class Ascent:
         y = first_point("Ascent", self.random_start, y0, Y, generator, self.start_noise)
         search = Search(f, y, Y, keep=self.keep, drop=self.stop)
         length = torch.as_tensor(self.step, dtype=y.dtype, device=y.device)
+        own = hasattr(f, "with_gradient")
         for k in range(self.steps):
-            _, g = search.evaluate(y, gradient=True)
+            _, g = search.evaluate(y, gradient=True, hold=self.stop)
             left = search.compact(y, g, length)
             if left is None:
                 return search.result(Status.SETTLED)
-            y, g, length = left
-            y = self._move(y, g, length, k, search.Y, own=hasattr(search.f, "with_gradient"))
+            before, g, length = left
+            y = self._move(before, g, length, k, search.Y, own=own)
+            if not self.stop:
+                search.hold(before, spent=own and k > (self.first == "vertex"))
         if self.keep == "last":
             return search.result(Status.DONE, y)
         search.evaluate(y, gradient=False)

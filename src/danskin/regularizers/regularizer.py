@@ -20,6 +20,7 @@ from danskin.errors import InputError
 from danskin.losses import LossName, check_labels, get_loss
 from danskin.minmax import Streams, Template
 from danskin.minmax.maximize import gradient_at, ordinary
+from danskin.minmax.precision import at_least_float32
 from danskin.regularizers.on_off import OnOff
 
 Model = Callable[[Tensor], Tensor]
@@ -174,7 +175,7 @@ class Regularizer(ABC):
     def losses(self, model: Model, point: Tensor, y: Tensor, dtype: torch.dtype) -> Tensor:
         """(batch,): the loss at a point, from logits in float32 or float64; the model sees inputs of `dtype`."""
         logits = checks.check_logits(model(point.to(dtype)), len(point))
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        logits = at_least_float32(logits)
         loss = get_loss(self.loss)
         check_labels(y, logits, loss)
         return loss.function(logits, y)
@@ -215,7 +216,7 @@ def checked(x: Tensor, y: Tensor, ball: Ball) -> tuple[Tensor, Tensor]:
 
 def working(x: Tensor) -> Tensor:
     """Inputs in float32 or float64."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+    return at_least_float32(x)
 
 
 def known_gradient(gradient: Tensor, x: Tensor) -> Tensor:

@@ -12,14 +12,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from danskin.attacks import Attack
 from danskin.attacks.guard import BatchNormMode
 from danskin.errors import InputError
 from danskin.losses import LossName, check_labels, get_loss, labelled_loss, predict
-from danskin.minmax import Streams, worst_case
+from danskin.minmax.precision import at_least_float32
 from danskin.training.process import Together, together
 
 #: What an objective keeps from step to step: tensors by name, made by `Objective.begin`, changed in place.
@@ -223,7 +222,7 @@ def with_gradient(value: Tensor, parameters: Iterable[Tensor], gradients: Iterab
 def logits_at(model: Model, points: Tensor) -> Tensor:
     """The model's logits in at least float32."""
     logits = model(points)
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return at_least_float32(logits)
 
 
 def judged(logits: Tensor, y: Tensor, value: Tensor) -> Losses:
@@ -267,11 +266,9 @@ def attacked(
         child: which of several independent runs.
     """
     batch = attack.batch(x, y)
-    problem = attack.problem(model, batchnorm=batchnorm, device=x.device)
-    streams = Streams.of_content(seed, batch.x)
-    maximum = worst_case(problem, batch, attack.maximizer(), streams if child is None else streams.child(child))
+    payoff, maximum = attack.maximize(model, batch, seed, child=child, batchnorm=batchnorm)
     gradient = maximum.gradient if attack.precision == "model" else None
-    return Found(x, batch.y, attack.points(batch, maximum.y), gradient)
+    return Found(x, batch.y, payoff.inputs(maximum.y), gradient)
 
 
 def inner_attack(objective: Any) -> Attack | None:
