@@ -5,8 +5,8 @@
 
 preactN is a PreActResNet-18 of N channels (64: the usual one), trained for a few minutes against FGSM on CIFAR-10 and
 kept in bench/.fleet; other names are networks of others (a folder with loader.py). Contestants take turns; seconds are
-those of the processor, so that other work on the machine weighs less. Ratios pair two runs of one round. Adds to
-results/low_precision.{json,md}.
+those of the processor, so that other work on the machine weighs less, and begin after compiling. Ratios pair two runs
+of one round. Adds to results/low_precision.{json,md}.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from danskin.attacks.autoattack import stages
 from danskin.data import load, to_float
-from danskin.evaluation import Verdict, evaluate, quicker
+from danskin.evaluation import Verdict, evaluate, fastest, quicker
 from danskin.minmax import L2, Linf
 from danskin.models import build
 from evaluation import NETWORKS
@@ -39,11 +39,23 @@ OUT = Path(__file__).resolve().parent / "results" / "low_precision"
 BATCH = 250
 RADIUS = 4 / 255  # of the networks trained here: a few survive
 STEPS = {16: (400, 128), 64: (120, 64)}  # of training, and examples in each
-#: Ways to search: settings of `evaluate`.
-FORMS: dict[str, Callable[[nn.Module], dict[str, Any]]] = {
-    "float32": lambda model: {},
-    "bfloat16": lambda model: {"precision": "bfloat16"},
-    "bfloat16, channels_last": lambda model: {"quick": quicker(model, channels_last=True, precision="bfloat16")},
+
+
+def _auto(model: nn.Module, x: Tensor) -> dict[str, Any]:
+    form = fastest(model, x[:32])
+    print(f"auto: {form}", file=sys.stderr, flush=True)
+    return {"precision": form.precision, "quick": form.of(model)}
+
+
+#: Ways to search: settings of `evaluate`, for a model and inputs to time it on.
+FORMS: dict[str, Callable[[nn.Module, Tensor], dict[str, Any]]] = {
+    "float32": lambda model, x: {},
+    "bfloat16": lambda model, x: {"precision": "bfloat16"},
+    "bfloat16, channels_last": lambda model, x: {"quick": quicker(model, channels_last=True, precision="bfloat16")},
+    "bfloat16, channels_last, compiled": lambda model, x: {
+        "quick": quicker(model, channels_last=True, precision="bfloat16", compile=True)
+    },
+    "auto": _auto,
 }
 
 
@@ -92,17 +104,18 @@ def problem(name: str, args: argparse.Namespace) -> tuple[nn.Module, Tensor, Ten
     return model.requires_grad_(False), to_float(test.x_test[some]), test.y_test[some], ball
 
 
-def passes(model: nn.Module, x: Tensor, y: Tensor, rounds: int) -> dict[str, dict[str, list[float]]]:
+def passes(
+    model: nn.Module, forms: dict[str, dict[str, Any]], x: Tensor, y: Tensor, rounds: int
+) -> dict[str, dict[str, list[float]]]:
     """CPU seconds of a forward pass, and of one with the gradient to the input, in each form."""
-    forms = {name: form(model) for name, form in FORMS.items()}
-    out: dict[str, dict[str, list[float]]] = {name: {"forward": [], "step": []} for name in FORMS}
+    out: dict[str, dict[str, list[float]]] = {name: {"forward": [], "step": []} for name in forms}
     for k in range(-1, rounds):
         for name, settings in forms.items():
             for kind, found in out[name].items():
                 leaf, begun = x.clone().requires_grad_(kind == "step"), time.process_time()
                 low = settings.get("precision") == "bfloat16"
                 with torch.set_grad_enabled(kind == "step"), torch.autocast("cpu", torch.bfloat16, enabled=low):
-                    logits = settings.get("quick", model)(leaf).float()
+                    logits = (settings.get("quick") or model)(leaf).float()
                 if kind == "step":
                     torch.autograd.grad(F.cross_entropy(logits, y, reduction="sum"), leaf)
                 if k >= 0:
@@ -137,13 +150,14 @@ def told(verdict: Verdict, seconds: float) -> dict[str, Any]:
 def measure(name: str, args: argparse.Namespace) -> dict[str, Any]:
     """Passes and verdicts of one model."""
     model, x, y, ball = problem(name, args)
-    bare = {str(n): passes(model, x[:n], y[:n], 9) for n in sorted({4, min(64, len(x))})}
+    forms = {name: FORMS[name](model, x) for name in args.forms}
+    bare = {str(n): passes(model, forms, x[:n], y[:n], args.passes) for n in sorted({4, min(64, len(x))})}  # compiles
     rows: dict[str, list[dict[str, Any]]] = {form: [] for form in args.forms}
     asked = suite(args, ball)
     for k in range(args.rounds):
         for form in args.forms[:: 1 - 2 * (k % 2)]:
-            settings, begun = FORMS[form](model), time.process_time()
-            verdict = evaluate(model, (x, y), ball, asked, seed=k, batch_size=BATCH, diagnostics=0, **settings)
+            begun = time.process_time()
+            verdict = evaluate(model, (x, y), ball, asked, seed=k, batch_size=BATCH, diagnostics=0, **forms[form])
             rows[form].append(told(verdict, time.process_time() - begun))
             last = rows[form][-1]
             print(f"{name}: {form}: {last['seconds']:.1f} s, {last['robust']} robust", file=sys.stderr, flush=True)
@@ -201,6 +215,7 @@ def main() -> None:
     parser.add_argument("--points", type=int, default=40)
     parser.add_argument("--offset", type=int, default=0, help="first point of the test set")
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--passes", type=int, default=9, help="rounds of bare passes")
     parser.add_argument("--suite", default="standard")
     parser.add_argument("--budget", type=float, default=1, help="share of the steps and queries of standard")
     parser.add_argument("--forms", nargs="+", default=["float32", "bfloat16, channels_last"], choices=list(FORMS))

@@ -90,6 +90,31 @@ def test_two_processes_give_one_verdict(home, meeting):
     assert third.returncode == 0 and "robust accuracy" in third.stdout
 
 
+def test_the_form_of_the_search_is_chosen_once_for_a_folder(home, meeting):
+    words = [*BASE, "--weights", "mine.safetensors", "--examples", "20", "--precision", "auto"]
+    first = run(*words, "--out", "timed")
+    assert first.returncode == 0 and "search: " in first.stderr and "the quickest here" in first.stderr
+    found = json.loads((home / "timed" / "search.json").read_text())
+    assert set(found) == {"precision", "channels_last", "seconds"} and "bfloat16" in found["seconds"]
+    settings = json.loads((home / "timed" / "verdict.json").read_text())["settings"]
+    assert {k: settings[k] for k in ("precision", "channels_last")} == {k: found[k] for k in settings if k in found}
+    (home / "begun").mkdir()  # an evaluation that another machine has begun
+    chosen = {"precision": "bfloat16", "channels_last": True, "seconds": {}}
+    (home / "begun" / "search.json").write_text(json.dumps(chosen))
+    shared = os.environ | meeting() | {"GLOO_SOCKET_IFNAME": "lo"}
+    command = [sys.executable, "-m", "danskin.cli", "evaluate", *words, "--out", "begun"]
+    children = [
+        subprocess.Popen(command, env=shared | {"RANK": r, "LOCAL_RANK": r}, stderr=subprocess.PIPE, text=True)
+        for r in "01"
+    ]
+    spoken = [child.communicate(timeout=300)[1] for child in children]
+    assert [child.returncode for child in children] == [0, 0], spoken
+    assert ["search: bfloat16, channels_last" in text for text in spoken] == [True, False]
+    assert json.loads((home / "begun" / "search.json").read_text()) == chosen
+    settings = json.loads((home / "begun" / "verdict.json").read_text())["settings"]
+    assert settings["precision"] == "bfloat16" and settings["channels_last"]
+
+
 @pytest.mark.parametrize(("words", "code", "text"), [
     (["--suite", "fast"], 2, "expected a SOURCE, or --model, --data and --ball"),
     ([*BASE[:-2], "--suite", "fats"], 2, "--suite: expected one of standard, plus, rand, fast, got 'fats'"),
@@ -97,6 +122,7 @@ def test_two_processes_give_one_verdict(home, meeting):
     ([*BASE, "--ball", "linf:8"], 2, "radius: expected at most 1"),
     ([*BASE, "--certify", "crwn"], 2, "--certify: expected one of"),
     ([*BASE, "--precision", "fp8"], 2, "--precision: expected one of model, bfloat16"),
+    ([*BASE, "--precision", "auto", "--channels-last"], 2, "--channels-last: expected without --precision auto"),
     ([*BASE, "--arg", "width"], 2, "--arg: expected key=value"),
     ([*BASE, "seed=3"], 2, "expected --weights, --arg and --data only without SOURCE"),
     ([*BASE, "--model", "mine:nett"], 2, "did you mean 'net'?"),

@@ -82,7 +82,9 @@ def evaluate(
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the attacks of --suite.")] = 0,
     batch_size: Annotated[int, typer.Option(help="Rows in the batch at a time; changes no result.", min=1)] = 256,
-    precision: Annotated[str, typer.Option(help="model, or bfloat16 for the gradients.")] = "model",
+    precision: Annotated[
+        str, typer.Option(help="model, bfloat16 for the gradients, or auto: what is quickest here.")
+    ] = "model",
     uint8: Annotated[bool, typer.Option("--uint8", help="Only valid images of 8 bits count as adversarial.")] = False,
     channels_last: Annotated[bool, typer.Option("--channels-last", help="Search in this memory format.")] = False,
     compile_: Annotated[bool, typer.Option("--compile", help="Search with torch.compile.")] = False,

@@ -62,13 +62,15 @@ _SPELLED = {"certificate": "certify"}  # settings whose option has another name
 def _check(settings: dict[str, Any]) -> None:
     known = {
         "suite": tuple(SUITES),
-        "precision": get_args(Precision),
+        "precision": (*get_args(Precision), "auto"),
         "certificate": ("no", *get_args(CertifyMethod)),
     }
     for key, choices in known.items():
         if settings[key] not in choices:
             told = f"expected one of {', '.join(choices)}, got {settings[key]!r}; {suggest(settings[key], choices)}"
             raise ConfigError(f"--{_SPELLED.get(key, key)}: {told}")
+    if settings["precision"] == "auto" and settings["channels_last"]:
+        raise ConfigError("--channels-last: expected without --precision auto, which chooses it; leave one out")
 
 
 def _foreign(

@@ -7,7 +7,7 @@ import json
 import shlex
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +21,7 @@ from danskin.attacks.guard import as_found, device_of
 from danskin.attacks.payoff import Precision
 from danskin.data import Dataset, to_float
 from danskin.errors import ConfigError, ModelError
-from danskin.evaluation import Verdict, evaluate, quicker
+from danskin.evaluation import Form, Verdict, evaluate, fastest
 from danskin.evaluation.certify import CertifyMethod, certify
 from danskin.evaluation.curve import robustness_curve
 from danskin.evaluation.fingerprint import examples_hash
@@ -41,6 +41,7 @@ _BALLS: dict[str, type[Linf] | type[L2] | type[L1]] = {"linf": Linf, "l2": L2, "
 Listener = Callable[[dict[str, Any]], None]
 Certificate = Literal["no"] | CertifyMethod
 PICTURES = 8  # examples kept with the verdict
+TIMED = 32  # examples that forms of the model are timed on
 
 
 def parse_ball(text: str) -> Ball:
@@ -70,7 +71,7 @@ class Question:
         n: use the first n test examples; None for all.
         seed: of the attacks.
         batch_size: rows in the batch at a time.
-        precision: "bfloat16" takes gradients in it.
+        precision: "bfloat16" takes gradients in it; "auto" chooses it, and the memory format, where that is quicker.
         channels_last: search in this memory format.
         compile: search with a compiled model.
         grid: 255 asks for adversarial examples that are valid images of 8 bits.
@@ -85,7 +86,7 @@ class Question:
     n: int | None = None
     seed: int = 0
     batch_size: int = 256
-    precision: Precision = "model"
+    precision: Precision | Literal["auto"] = "model"
     channels_last: bool = False
     compile: bool = False
     grid: int | None = None
@@ -124,16 +125,12 @@ def judge(question: Question, folder: Path, runtime: Runtime, listen: Listener =
         started = now()
         write_json(folder / "status.json", {"state": "running", "started": started, "message": "judging"})
     journal = DiskJournal(folder / "journal", runtime.rank, runtime.world)
-    quick = None
-    if question.channels_last or question.compile:
-        quick = quicker(
-            model,  # type: ignore[arg-type]
-            channels_last=question.channels_last, compile=question.compile, precision=question.precision,
-        )  # fmt: skip
     try:
+        form = _form(question, x, folder, runtime, listen)
+        quick = form.of(model, compile=question.compile)  # type: ignore[arg-type]
         part = evaluate(
             model, (x, y), question.ball, question.suite, seed=question.seed, batch_size=question.batch_size,
-            precision=question.precision, grid=question.grid, quick=quick, device=runtime.device, journal=journal,
+            precision=form.precision, grid=question.grid, quick=quick, device=runtime.device, journal=journal,
             shard=(runtime.rank, runtime.world), diagnostics=32 if runtime.main else 0, progress=listen,
         )  # fmt: skip
         parts = runtime.gather(part)
@@ -142,7 +139,7 @@ def judge(question: Question, folder: Path, runtime: Runtime, listen: Listener =
         verdict = Verdict.merge(parts)
         if question.certificate != "no":
             verdict = _certified(question, verdict, x, y, listen)
-        _write(question, asked, verdict, _curve(question, x, y), folder, runtime.device)
+        _write(question, asked, form, verdict, _curve(question, x, y), folder, runtime.device)
         _examples(question, verdict, folder, journal)
         state = {"state": "finished", "started": started, "message": "judged", "ended": now()}
         write_json(folder / "status.json", state)
@@ -156,6 +153,19 @@ def judge(question: Question, folder: Path, runtime: Runtime, listen: Listener =
     finally:
         journal.close()
     return verdict
+
+
+def _form(question: Question, x: Tensor, folder: Path, runtime: Runtime, listen: Listener) -> Form:
+    """How the search computes: as asked, or as the main process once found quickest (search.json)."""
+    if question.precision != "auto":
+        return Form(question.precision, question.channels_last)
+    file = folder / "search.json"
+    if runtime.main and not file.is_file():
+        model = question.opened.model
+        write_json(file, asdict(fastest(model, to_float(x[:TIMED].to(runtime.device)))))  # type: ignore[arg-type]
+    form = Form(**runtime.share(json.loads(file.read_text(encoding="utf-8")) if runtime.main else None))
+    listen({"state": "chosen", "form": str(form)})
+    return form
 
 
 def _asked(question: Question, x: Tensor, y: Tensor) -> dict[str, Any]:
@@ -219,6 +229,7 @@ def _curve(question: Question, x: Tensor, y: Tensor) -> list[dict[str, Any]]:
 def _write(
     question: Question,
     asked: dict[str, Any],
+    form: Form,
     verdict: Verdict,
     curve: list[dict[str, Any]],
     folder: Path,
@@ -232,8 +243,8 @@ def _write(
         "data": asked["data"] | {"classes": list(question.data.classes)},
         "settings": {
             "batch_size": question.batch_size,
-            "precision": question.precision,
-            "channels_last": question.channels_last,
+            "precision": form.precision,
+            "channels_last": form.channels_last,
             "compile": question.compile,
             "device": str(device),
         },
