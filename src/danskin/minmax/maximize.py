@@ -4,8 +4,8 @@ f takes (batch, ...) and returns one value per row, or a pair (values, settled) 
 rows whose question is answered at this point (an attack: the example is misclassified). A settled point
 beats one that is not, whatever their values. If f has a method ``rows(index)``, rows can be dropped from
 the batch while the others go on; if it has ``with_gradient(y) -> (values, settled or None, gradient)``, that is
-called where the gradient is wanted (a payoff may know a cheaper way than through its own call), and the gradient
-it returns may be overwritten.
+called where the gradient is wanted (a payoff may know a cheaper way than through its own call); the gradient it
+returns may then be overwritten, and so may y once the next point is there.
 """
 
 from __future__ import annotations
