@@ -240,12 +240,10 @@ class Attack(ABC):
                 "ball, so use FGSM or PGD to attack"
             )
         start = time.perf_counter()
-        if len(x) == 0:
-            self.batch(x, y, targets)
-            work, none = at_least_float32(x), torch.zeros(0, dtype=torch.bool, device=x.device)
-            zero = work.new_zeros(0)
-            return Attacked(x.clone(), work.clone(), none, zero, Cost(), Status.EMPTY, zero)
         batch = self.batch(x, y, targets)
+        if len(x) == 0:
+            none, zero = torch.zeros(0, dtype=torch.bool, device=x.device), batch.x.new_zeros(0)
+            return Attacked(x.clone(), batch.x.clone(), none, zero, Cost(), Status.EMPTY, zero)
         names = None if index is None else ordinary(checks.check_integer_labels(index, x, "index"))
         payoff, found = self.maximize(model, batch, seed, index=names, quick=quick, witness=witness)
         with torch.inference_mode(False):
