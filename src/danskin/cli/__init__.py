@@ -15,10 +15,8 @@ def main() -> None:
     except ImportError as error:
         print(f"danskin: the command line needs {error.name}; pip install 'danskin[run]'", file=sys.stderr)
         sys.exit(EXIT_MISSING)
-    from danskin.cli.allocator import keep_freed_memory
     from danskin.errors import DanskinError, DivergenceError, MissingError, ModelError
 
-    keep_freed_memory()
     try:
         app(standalone_mode=True)
     except KeyboardInterrupt:
