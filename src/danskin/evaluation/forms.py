@@ -46,8 +46,8 @@ class Form:
         return quicker(model, channels_last=self.channels_last, compile=compile, precision=self.precision)
 
 
-#: What a form must save before a search is given to it: questions to the plain model, which cost a call of their
-#: own, were measured to take up to a quarter of the time on small networks (bench/results/low_precision.md).
+#: What a form may take before a search is given to it: questions to the plain model cost calls of their own, and a
+#: clock is off by some (bench/results/low_precision.md, decision 38).
 _WORTH = 0.75
 _FORMS = {str(form): form for form in (Form("bfloat16"), Form(channels_last=True), Form("bfloat16", True))}
 
