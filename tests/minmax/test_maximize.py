@@ -283,3 +283,30 @@ def test_refuses_settings(make):
 def test_refuses_payoffs(f):
     with pytest.raises(ModelError, match=r"expected .*got "):
         Ascent(1, 0.1)(f, ZERO, Linf(1.0))
+
+
+class Stored(Box):
+    """A set of someone else that keeps its vertex and hands it out."""
+
+    corner = torch.full((N, D), 0.6, dtype=torch.float64)
+
+    def lmo(self, g):
+        return self.corner
+
+
+class Peaks:
+    """A sum for all rows but the last, which is highest at the start; with a gradient of its own."""
+
+    def with_gradient(self, y):
+        value, slope = y.sum(1), torch.ones_like(y)
+        value[-1], slope[-1] = -(y[-1] ** 2).sum(), 0.0
+        return value, None, slope
+
+    def __call__(self, y):
+        return self.with_gradient(y)[0]
+
+
+def test_what_a_set_keeps_is_not_written_to():
+    found = Ascent(2, 0.1, first="vertex")(Peaks(), ZERO, Stored(-0.3, 0.6))
+    assert torch.equal(found.y[:-1], Stored.corner[:-1]) and torch.equal(found.y[-1], ZERO[-1])
+    assert bool((Stored.corner == 0.6).all())
