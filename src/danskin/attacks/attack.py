@@ -241,10 +241,10 @@ class Attack(ABC):
             )
         start = time.perf_counter()
         batch = self.batch(x, y, targets)
+        names = None if index is None else ordinary(checks.check_integer_labels(index, x, "index"))
         if len(x) == 0:
             none, zero = torch.zeros(0, dtype=torch.bool, device=x.device), batch.x.new_zeros(0)
             return Attacked(x.clone(), batch.x.clone(), none, zero, Cost(), Status.EMPTY, zero)
-        names = None if index is None else ordinary(checks.check_integer_labels(index, x, "index"))
         payoff, found = self.maximize(model, batch, seed, index=names, quick=quick, witness=witness)
         with torch.inference_mode(False):
             result = self._judge(payoff, batch, found, raw_module(model))

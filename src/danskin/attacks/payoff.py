@@ -128,7 +128,7 @@ class ShiftPayoff:
         logits = at_least_float32(raw)
         hit = self.adversarial(logits)
         if not (self.confirm and self.cheap):
-            return logits, hit if self.witness is None else self._heard(point, hit)
+            return logits, self._heard(point, hit)
         seen, fine = logits.detach(), torch.finfo(raw.dtype).eps
         if self.precision == "bfloat16":
             fine = max(fine, torch.finfo(torch.bfloat16).eps)

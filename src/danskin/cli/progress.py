@@ -92,7 +92,7 @@ class JudgingProgress:
         """Show one event of an evaluation."""
         if event["state"] == "chosen":
             self.console.print(f"search: {event['form']}, the quickest here", highlight=False)
-        if event["state"] == "done":
+        elif event["state"] == "done":
             text = f"chunk {event['chunk']}: {event['stage']} broke {event['broken']} of {event['examples']}"
             self.console.print(f"{text} in {event['seconds']:.1f} s", highlight=False)
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from danskin.errors import InputError
 from danskin.minmax import Template
 from danskin.minmax.maximize import mask
+from danskin.minmax.precision import at_least_float32
 from danskin.minmax.sets import vector_norm
 from danskin.regularizers.llr import Quirks, check_quirks
 from danskin.regularizers.regularizer import (
@@ -21,7 +22,6 @@ from danskin.regularizers.regularizer import (
     eager,
     gradients_on,
     known_gradient,
-    working,
 )
 
 _STEPS = "rise"
@@ -110,7 +110,7 @@ class CURE(Regularizer):
     def values(self, model: Model, x: Tensor, y: Tensor, *, seed: int = 0, gradient: Tensor | None = None) -> Tensor:
         """The squared change of the gradient, (batch,); see `Regularizer.values`."""
         x, y = checked(x, y, self.ball)
-        model, clean = eager(model), working(x)
+        model, clean = eager(model), at_least_float32(x)
         with gradients_on() as wanted:
             if gradient is not None and (self.detach or not wanted):
                 slope = known_gradient(gradient, clean)

@@ -11,9 +11,10 @@ from torch import Tensor
 from danskin.attacks.guard import raw_module
 from danskin.errors import InputError
 from danskin.minmax import Streams, Template
+from danskin.minmax.precision import at_least_float32
 from danskin.minmax.sets import rowwise
 from danskin.regularizers.on_off import OnOff
-from danskin.regularizers.regularizer import Model, Regularizer, checked, working
+from danskin.regularizers.regularizer import Model, Regularizer, checked
 
 #: The two ends of the line. "both_random": two points of the ball (as published and released); "clean_random": x
 #: itself and one point of the ball (eq. (21) as the lecture prints it).
@@ -61,7 +62,7 @@ class _Interpolation(Regularizer):
     def values(self, model: Model, x: Tensor, y: Tensor, *, seed: int = 0, gradient: Tensor | None = None) -> Tensor:
         """The squared interpolation error, (batch,), by one forward pass of three points per example."""
         x, y = checked(x, y, self.ball)
-        model, at, streams = raw_module(model), working(x), Streams.of_content(seed, x)
+        model, at, streams = raw_module(model), at_least_float32(x), Streams.of_content(seed, x)
         first = self.sample(at, streams.child(0)) if self.endpoints == "both_random" else at
         second = self.sample(at, streams.child(1))
         t = streams.child(2).uniform(at.new_empty(len(at), 1)).view(-1)

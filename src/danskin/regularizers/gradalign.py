@@ -10,6 +10,7 @@ from torch import Tensor
 
 from danskin.minmax import Streams, Template
 from danskin.minmax.maximize import mask
+from danskin.minmax.precision import at_least_float32
 from danskin.minmax.sets import vector_norm
 from danskin.regularizers.regularizer import (
     Model,
@@ -19,7 +20,6 @@ from danskin.regularizers.regularizer import (
     gradients_on,
     inner_product,
     known_gradient,
-    working,
 )
 
 
@@ -73,7 +73,7 @@ class GradAlign(Regularizer):
     def values(self, model: Model, x: Tensor, y: Tensor, *, seed: int = 0, gradient: Tensor | None = None) -> Tensor:
         """1 - cos of the angle by which the gradient turns, (batch,); see `Regularizer.values`."""
         x, y = checked(x, y, self.ball)
-        model, at = eager(model), working(x)
+        model, at = eager(model), at_least_float32(x)
         with gradients_on() as wanted:
             if gradient is not None and self.detach:
                 first = known_gradient(gradient, at)

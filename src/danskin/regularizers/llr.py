@@ -12,7 +12,8 @@ from torch import Tensor
 from danskin.attacks.guard import as_found
 from danskin.errors import InputError
 from danskin.minmax import Ascent, Box, Intersection, Number, Set, Streams, Template, number
-from danskin.regularizers.regularizer import Model, Regularizer, checked, eager, gradients_on, inner_product, working
+from danskin.minmax.precision import at_least_float32
+from danskin.regularizers.regularizer import Model, Regularizer, checked, eager, gradients_on, inner_product
 
 #: "none": as written. "released": as published code has it, faults included.
 Quirks = Literal["none", "released"]
@@ -87,7 +88,7 @@ class LLR(Regularizer):
     def values(self, model: Model, x: Tensor, y: Tensor, *, seed: int = 0, gradient: Tensor | None = None) -> Tensor:
         """Gamma + (mu / weight) |<delta*, grad L(x)>|, (batch,); see `Regularizer.values`."""
         x, y = checked(x, y, self.ball)
-        model, clean = eager(model), working(x)
+        model, clean = eager(model), at_least_float32(x)
         with gradients_on() as wanted:
             at, slope = self.slope(model, clean, y, x.dtype, twice=wanted)
             held, fixed = at.detach(), slope.detach()
@@ -147,7 +148,7 @@ class LLRRandom(Regularizer):
     def values(self, model: Model, x: Tensor, y: Tensor, *, seed: int = 0, gradient: Tensor | None = None) -> Tensor:
         """The squared first-order error between two random points, (batch,); see `Regularizer.values`."""
         x, y = checked(x, y, self.ball)
-        model, clean, streams = eager(model), working(x), Streams.of_content(seed, x)
+        model, clean, streams = eager(model), at_least_float32(x), Streams.of_content(seed, x)
         with gradients_on() as wanted:
             first, second = self.sample(clean, streams.child(0)), self.sample(clean, streams.child(1))
             at, slope = self.slope(model, first, y, x.dtype, twice=wanted)

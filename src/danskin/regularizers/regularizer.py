@@ -174,8 +174,7 @@ class Regularizer(ABC):
 
     def losses(self, model: Model, point: Tensor, y: Tensor, dtype: torch.dtype) -> Tensor:
         """(batch,): the loss at a point, from logits in float32 or float64; the model sees inputs of `dtype`."""
-        logits = checks.check_logits(model(point.to(dtype)), len(point))
-        logits = at_least_float32(logits)
+        logits = at_least_float32(checks.check_logits(model(point.to(dtype)), len(point)))
         loss = get_loss(self.loss)
         check_labels(y, logits, loss)
         return loss.function(logits, y)
@@ -212,11 +211,6 @@ def checked(x: Tensor, y: Tensor, ball: Ball) -> tuple[Tensor, Tensor]:
     y = checks.check_integer_labels(y, x)
     checks.check_radius(ball, x, None)
     return ordinary(x.detach()), ordinary(y)
-
-
-def working(x: Tensor) -> Tensor:
-    """Inputs in float32 or float64."""
-    return at_least_float32(x)
 
 
 def known_gradient(gradient: Tensor, x: Tensor) -> Tensor:

@@ -127,7 +127,8 @@ def judge(question: Question, folder: Path, runtime: Runtime, listen: Listener =
     journal = DiskJournal(folder / "journal", runtime.rank, runtime.world)
     try:
         form = _form(question, x, folder, runtime, listen)
-        quick = form.of(model, compile=question.compile)  # type: ignore[arg-type]
+        copied = form.channels_last or question.compile or question.precision == "auto"  # else autocast does it all
+        quick = form.of(model, compile=question.compile) if copied else None  # type: ignore[arg-type]
         part = evaluate(
             model, (x, y), question.ball, question.suite, seed=question.seed, batch_size=question.batch_size,
             precision=form.precision, grid=question.grid, quick=quick, device=runtime.device, journal=journal,

@@ -13,6 +13,7 @@ from danskin.attacks.checks import DataBox, check_box, check_inputs, check_integ
 from danskin.errors import InputError
 from danskin.losses import LossName
 from danskin.minmax import Number, Template, number
+from danskin.minmax.precision import at_least_float32
 from danskin.minmax.sets import rowwise
 from danskin.training.objective import Found, Losses, Memory, Model, Objective, Step, judged, logits_at, trainable_loss
 
@@ -61,9 +62,9 @@ class FreeTraining(Objective):
         check_inputs(x, self.box)
         check_radius(self.ball, x, self.box)
         held = step.memory[_DELTA]
-        work = torch.promote_types(x.dtype, torch.float32)
-        delta = torch.zeros_like(x, dtype=work)
-        Y = perturbations(x.to(work), self.ball, self.box)
+        work = at_least_float32(x)
+        delta = torch.zeros_like(work)
+        Y = perturbations(work, self.ball, self.box)
         if held.shape[1:] == x.shape[1:]:
             n = min(len(held), len(x))  # a shorter batch leaves the places behind it for good
             delta[:n] = held[:n].detach().to(delta)

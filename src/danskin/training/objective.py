@@ -221,8 +221,7 @@ def with_gradient(value: Tensor, parameters: Iterable[Tensor], gradients: Iterab
 
 def logits_at(model: Model, points: Tensor) -> Tensor:
     """The model's logits in at least float32."""
-    logits = model(points)
-    return at_least_float32(logits)
+    return at_least_float32(model(points))
 
 
 def judged(logits: Tensor, y: Tensor, value: Tensor) -> Losses:
