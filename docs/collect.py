@@ -8,7 +8,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from danskin.run.report import markdown_table, write_report
+from danskin.report.training import markdown_table, write_report
 
 
 def main(run: Path, name: str) -> None:

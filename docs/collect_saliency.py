@@ -19,8 +19,8 @@ from danskin.metrics.average import Average
 from danskin.metrics.per_class import PerClass
 from danskin.metrics.saliency import alignment, linearized_robustness, saliency, winning_gradient
 from danskin.models import build
-from danskin.run import figures_verdict as draw
-from danskin.run.figures import colors
+from danskin.report import verdict_figures as draw
+from danskin.report.drawing import colors
 from danskin.training import AdamW, OneCycle
 
 RADIUS, SEEDS, EPOCHS = "8/255", (0, 1, 2), 8

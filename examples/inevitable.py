@@ -21,7 +21,7 @@ from torch import nn
 from danskin import L2, PGD
 from danskin.metrics import Share
 from danskin.metrics.inevitability import sphere_bound
-from danskin.run.figures_verdict import against_dimension
+from danskin.report.verdict_figures import against_dimension
 
 EPS, TEST, DIMENSIONS = 0.3, 500, (3, 10, 30, 100, 300, 1000)
 

@@ -16,8 +16,8 @@ from danskin import PGD, AdversarialTraining, Linf, StandardTraining
 from danskin.data import load, to_float
 from danskin.losses import cross_entropy
 from danskin.metrics.uniqueness import Uniqueness, diameter
-from danskin.run.figures import colors
-from danskin.run.figures_verdict import not_unique
+from danskin.report.drawing import colors
+from danskin.report.verdict_figures import not_unique
 
 BALL, IMAGES, RUNS = Linf(0.2), 64, 15
 

@@ -12,7 +12,7 @@ import pytest
 
 import danskin
 from danskin.cli.catalog import template
-from danskin.run.report import markdown_table
+from danskin.report.training import markdown_table
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

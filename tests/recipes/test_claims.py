@@ -10,7 +10,7 @@ from danskin.errors import ConfigError
 from danskin.recipes.claims import Claims
 from danskin.recipes.rows import FOLDERS, SCALES, plan_of
 from danskin.recipes.summary import summarize, t_quantile
-from danskin.recipes.tables import number_text
+from danskin.report.tables import number_text
 
 CLAIM = {
     "name": "gap", "says": "A beats B.", "scales": ["small"], "at_least": 5, "tolerance": 1,

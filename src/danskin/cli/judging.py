@@ -29,7 +29,7 @@ def evaluate(
     """Judge models and print the table."""
     config, split, models, _ = _open(source, overrides, device, only)
     from danskin.cli.progress import Progress, results_table
-    from danskin.run.files import write_json
+    from danskin.files import write_json
     from danskin.run.train import evaluate_all
 
     with Progress(config, quiet) as progress:
@@ -101,8 +101,8 @@ def attack(
 ) -> None:
     """Attack test examples and say what came of it."""
     config, split, models, _ = _open(source, overrides, device, only)
+    from danskin.files import write_atomically
     from danskin.run.evaluation import attack_examples
-    from danskin.run.files import write_atomically
     from danskin.run.train import npz_bytes
 
     label, model = list(models.items())[-1]
@@ -132,10 +132,10 @@ def report(folder: Path) -> Path:
     from danskin.errors import MissingError
 
     if (folder / "verdict.json").is_file() or (folder / "journal").is_dir():
-        from danskin.run.verdict_report import write_verdict_report
+        from danskin.report.verdict import write_verdict_report
 
         return write_verdict_report(folder)
-    from danskin.run.report import write_report
+    from danskin.report.training import write_report
 
     if not (folder / "config.yaml").is_file():
         raise MissingError(f"{folder}: expected the folder of a run, got no config.yaml there", "ls runs/* verdicts/*")

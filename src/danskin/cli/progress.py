@@ -99,7 +99,7 @@ class JudgingProgress:
 
 def results_table(result: dict[str, Any]) -> None:
     """Clean, each attack and worst case of every model, on stdout."""
-    from danskin.run.report import table_rows
+    from danskin.report.training import table_rows
 
     header, rows = table_rows(result)
     table = Table(

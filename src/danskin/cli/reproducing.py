@@ -56,7 +56,7 @@ def _show(result: dict[str, Any], folder: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from danskin.recipes.tables import claim_rows, note, table
+    from danskin.report.tables import claim_rows, note, table
 
     console = Console()
     if not console.is_terminal:

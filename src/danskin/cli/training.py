@@ -69,7 +69,7 @@ def _split(words: list[str]) -> tuple[str | None, list[str]]:
 
 def _report(folder: Path) -> str | None:
     from danskin.errors import MissingError
-    from danskin.run.report import write_report
+    from danskin.report.training import write_report
 
     try:
         return str(write_report(folder))

@@ -1,19 +1,18 @@
-"""The page of a reproduction: one HTML file that opens offline, and its figures as SVG files."""
+"""The page of a row: its own module draws, `danskin.report` writes."""
 
 from __future__ import annotations
 
 import importlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from danskin.recipes.rows import Plan
-from danskin.recipes.tables import claim_rows, note, table
 from danskin.recipes.work import run_folder
-from danskin.run.figures import Drawn
-from danskin.run.pages import Run, check_installed, write_page
-from danskin.run.report import read_events
+from danskin.report.drawing import Drawn
+from danskin.report.page import check_installed
+from danskin.report.reproduction import write_reproduction
+from danskin.report.training import read_events
 
 Events = dict[tuple[str, int], list[dict[str, Any]]]
 
@@ -34,24 +33,12 @@ def drawn_for(plan: Plan, out: Path, result: Mapping[str, Any]) -> list[Drawn]:
     return figures
 
 
-def write_reproduction(plan: Plan, out: Path, result: Mapping[str, Any]) -> Path:
+def write_page_of(plan: Plan, out: Path, result: Mapping[str, Any]) -> Path:
     """Write figures/*.svg and report.html; the path of the page.
 
     Raises:
         MissingError: matplotlib or jinja2 is not installed.
     """
     check_installed()
-    drawn = drawn_for(plan, out, result)
-    context = {
-        "result": result,
-        "tables": [(case, *table(result, case)) for case in result["cases"]],
-        "note": note(result),
-        "claims": [
-            (row, "wrong" if claim["outside"] else "", claim["source"])
-            for row, claim in zip(claim_rows(result), result["claims"], strict=True)
-        ],
-        "drawn": drawn,
-        "command": f"danskin reproduce {plan.row} --scale {plan.scale} --seeds {plan.seeds}",
-        "configs": json.dumps(result["configs"], indent=1, ensure_ascii=False),
-    }
-    return write_page("reproduction.html.j2", Run(out, result=dict(result)), drawn, context)
+    command = f"danskin reproduce {plan.row} --scale {plan.scale} --seeds {plan.seeds}"
+    return write_reproduction(out, result, drawn_for(plan, out, result), command)

@@ -14,14 +14,14 @@ from typing import Any
 
 from danskin.data import load
 from danskin.errors import ConfigError, MissingError
+from danskin.files import write_json, write_text
 from danskin.recipes.cost import costs
 from danskin.recipes.gather import gathered
-from danskin.recipes.page import write_reproduction
+from danskin.recipes.page import write_page_of
 from danskin.recipes.rows import Plan
-from danskin.recipes.tables import markdown
 from danskin.recipes.work import default_jobs, tasks_of, work
+from danskin.report.tables import markdown
 from danskin.run.config import TrainConfig, build, parse_yaml, plain, to_yaml
-from danskin.run.files import write_json, write_text
 
 
 def reproduce(
@@ -66,7 +66,7 @@ def reproduce(
     write_json(out / "result.json", result)
     write_text(out / "table.md", markdown(result))
     try:
-        write_reproduction(plan, out, result)
+        write_page_of(plan, out, result)
     except MissingError as error:
         print(f"danskin: no report: {error}", file=sys.stderr)
     return result

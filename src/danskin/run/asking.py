@@ -14,9 +14,9 @@ from danskin.errors import ConfigError
 from danskin.evaluation import SUITES
 from danskin.evaluation.certify import CertifyMethod
 from danskin.evaluation.fingerprint import model_hash
+from danskin.foreign import Opened, check_model, open_model
 from danskin.models import MODELS
 from danskin.run.config import parse_yaml, suggest
-from danskin.run.foreign import Opened, check_model, open_model
 from danskin.run.source import open_source
 from danskin.run.verdict import Question, parse_ball
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from danskin.errors import CheckpointError, MissingError
-from danskin.run.files import write_atomically
+from danskin.files import write_atomically
 
 
 def save(path: Path, value: dict[str, Any]) -> None:

@@ -16,8 +16,8 @@ from torch import Tensor
 from danskin.errors import ConfigError, MissingError
 from danskin.evaluation.examples import Chunk
 from danskin.evaluation.journal import ROBUST
+from danskin.files import write_json
 from danskin.minmax import Cost
-from danskin.run.files import write_json
 
 _TOLD = ("torch", "python")  # kept for the record; another version may go on
 

@@ -18,8 +18,8 @@ import torch
 
 import danskin
 from danskin.errors import ConfigError, MissingError
+from danskin.files import write_json, write_text
 from danskin.run.config import TrainConfig, build, parse_yaml, to_yaml
-from danskin.run.files import write_json, write_text
 
 
 def now() -> str:

@@ -20,13 +20,13 @@ from danskin.attacks import PGD, Attack
 from danskin.data import Dataset
 from danskin.data import load as load_data
 from danskin.errors import CheckpointError
+from danskin.files import write_atomically, write_json
 from danskin.losses import labelled_loss
 from danskin.models import build as build_model
 from danskin.models import describe
 from danskin.run import checkpoint
 from danskin.run.config import DataConfig, TrainConfig, build, parse_yaml, plain, to_yaml
 from danskin.run.evaluation import default_attacks, evaluate_model, picture_grid
-from danskin.run.files import write_atomically, write_json
 from danskin.run.record import Record, environment
 from danskin.run.runtime import Runtime
 from danskin.training import Hooks, TrainingState

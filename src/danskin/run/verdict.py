@@ -26,16 +26,16 @@ from danskin.evaluation.certify import CertifyMethod, certify
 from danskin.evaluation.curve import robustness_curve
 from danskin.evaluation.fingerprint import examples_hash
 from danskin.evaluation.masking import Flag
+from danskin.files import write_atomically, write_json, write_text
+from danskin.foreign import Opened
 from danskin.losses import predict
 from danskin.minmax import L1, L2, Linf
+from danskin.report.verdict import write_verdict_report
 from danskin.run.card import card
-from danskin.run.files import write_atomically, write_json, write_text
-from danskin.run.foreign import Opened
 from danskin.run.journal import DiskJournal
 from danskin.run.record import environment, now
 from danskin.run.runtime import Runtime
 from danskin.run.train import npz_bytes
-from danskin.run.verdict_report import write_verdict_report
 
 _BALLS: dict[str, type[Linf] | type[L2] | type[L1]] = {"linf": Linf, "l2": L2, "l1": L1}
 Listener = Callable[[dict[str, Any]], None]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from danskin.recipes.curves import Events, drawn, line
-from danskin.run.figures import Drawn
+from danskin.report.curves import Events, drawn, line
+from danskin.report.drawing import Drawn
 
 
 def draw(result: Mapping[str, Any], events: Events) -> list[Drawn]:

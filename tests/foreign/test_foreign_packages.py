@@ -12,9 +12,9 @@ from torch import nn
 
 from danskin.attacks import PGD
 from danskin.errors import CheckpointError, ConfigError, DanskinWarning, MissingError, ModelError
+from danskin.foreign import check_model, open_model
+from danskin.foreign.hub import _front
 from danskin.minmax import Linf
-from danskin.run.foreign import check_model, open_model
-from danskin.run.foreign.hub import _front
 
 CPU = torch.device("cpu")
 X = torch.rand(7, 1, 8, 8, generator=torch.Generator().manual_seed(0))

@@ -9,8 +9,8 @@ import pytest
 pytest.importorskip("matplotlib")
 
 from danskin.metrics import Share
-from danskin.run import figures_verdict as draw
-from danskin.run.figures import VARIABLES, WRONG, Drawn, colors
+from danskin.report import verdict_figures as draw
+from danskin.report.drawing import VARIABLES, WRONG, Drawn, colors
 
 COLOR = colors(["adversarial", "standard"])
 

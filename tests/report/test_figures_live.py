@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from danskin.run import figures_live
-from danskin.run.report import write_report
+from danskin.report import training_figures
+from danskin.report.training import write_report
 
 COLORS = {"a": "#1f6fb2", "b": "#d9730d"}
 EPOCHS = [
@@ -16,9 +16,9 @@ EPOCHS = [
 
 
 def test_worst_class_has_a_line_for_average_and_worst():
-    svg = figures_live.worst_class(EPOCHS, COLORS)
+    svg = training_figures.worst_class(EPOCHS, COLORS)
     assert svg.count("worst class") == 2 and svg.count("average") == 2
-    assert figures_live.worst_class([{"event": "epoch", "model": "a", "epoch": 1, "robust": 0.1}], COLORS) is None
+    assert training_figures.worst_class([{"event": "epoch", "model": "a", "epoch": 1, "robust": 0.1}], COLORS) is None
 
 
 def test_gauges_are_drawn_by_name():
@@ -26,10 +26,11 @@ def test_gauges_are_drawn_by_name():
         {"event": "step", "model": "a", "step": s, "gauges": {"chance of class 0": 0.1, "chance of class 1": 0.2}}
         for s in (1, 2)
     ]
-    names = figures_live.gauge_names(steps)
-    assert names == ["chance of class 0", "chance of class 1"] and figures_live.gauge_names(EPOCHS) == []
+    names = training_figures.gauge_names(steps)
+    assert names == ["chance of class 0", "chance of class 1"] and training_figures.gauge_names(EPOCHS) == []
     assert (
-        "chance of class" in figures_live.gauge(steps, COLORS, names) and figures_live.gauge(steps, COLORS, []) is None
+        "chance of class" in training_figures.gauge(steps, COLORS, names)
+        and training_figures.gauge(steps, COLORS, []) is None
     )
 
 

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from danskin.run.pages import count_text, parse_number
+from danskin.report.page import count_text, parse_number
 
 #: What a suite is, and what its number must not be taken for.
 SUITES = {

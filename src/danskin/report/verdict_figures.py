@@ -1,4 +1,4 @@
-"""Figures that stand beside a robustness verdict, as SVG text in the style of `danskin.run.figures`.
+"""Figures that stand beside a robustness verdict, as SVG text in the style of `danskin.report.drawing`.
 
 Which attack broke what, robust accuracy against radius with certificates, class by class; perturbations that are
 not unique (LECTURE row C5), adversarial examples against dimension (row B8), saliency maps (row C9). The same data
@@ -9,46 +9,26 @@ give the same bytes. Shares come as in `result.json`: {"hits", "n", "value", "in
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from danskin.run.figures import (
-    _MARKERS,
-    _RC,
+from danskin.report.drawing import (
     INK,
+    MARKERS,
     MODEL_COLORS,
     MUTED,
     NORMS,
     WRONG,
     Array,
-    _label,
-    _shares,
-    _Sheet,
-    _svg,
+    legend_label,
+    panels,
+    share_axis,
 )
+from danskin.report.pictures import Sheet
 
 ShareRow = Mapping[str, Any]
-
-
-def _panels(
-    plot: Callable[[Sequence[Any]], int], columns: int = 1, size: tuple[float, float] = (4.7, 3.1), **options: Any
-) -> str:
-    """The SVG of axes side by side that `plot` fills; it returns the number of legend columns, 0 for none."""
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()  # not the reader's own matplotlibrc
-        matplotlib.rcParams.update(_RC)
-        figure = Figure(size, layout="constrained")
-        axes = figure.subplots(1, columns, squeeze=False, **options)[0]
-        legend = plot(axes)
-        if legend:
-            handles, labels = axes[0].get_legend_handles_labels()
-            figure.legend(handles, labels, loc="outside upper left", ncols=legend, fontsize=9, columnspacing=1.4)
-        return _svg(figure)
 
 
 def _percent_axis(axes: Any) -> None:
@@ -91,20 +71,20 @@ def verdict_curve(
     def plot(panels: Sequence[Any]) -> int:
         axes, proofs = panels[0], certified or {}
         for i, (model, curve) in enumerate(robust.items()):
-            style = {"color": color[model], "marker": _MARKERS[i % 5]}
+            style = {"color": color[model], "marker": MARKERS[i % 5]}
             suffix = ", attacked" if any(proofs.values()) else ""
             if points := _known(curve):
-                line(axes, points, _label(model) + suffix, **style)
+                line(axes, points, legend_label(model) + suffix, **style)
             if points := _known(proofs.get(model, ())):
-                line(axes, points, f"{_label(model)}, certified", linestyle=(0, (4, 2)), **style)
+                line(axes, points, f"{legend_label(model)}, certified", linestyle=(0, (4, 2)), **style)
         if mark:
             axes.axvline(mark[0], color=MUTED, linewidth=1.2, linestyle=(0, (1, 1.5)), label=mark[1], zorder=1)
         axes.set(xlabel=f"radius ε ({NORMS.get(norm, norm)})", ylabel="robust accuracy")
         axes.locator_params(axis="x", nbins=6)
-        _shares(axes)
+        share_axis(axes)
         return 2
 
-    return _panels(plot)
+    return panels(lambda axes: plot(axes[0]))
 
 
 def broken_by(
@@ -133,15 +113,15 @@ def broken_by(
                 gone = f"  (−{100 * (before - value):.1f})" if k and before > value else ""
                 axes.text(1.03, k, f"{100 * value:.1f} %{gone}", va="center", fontsize=9)
                 before = value
-            axes.set_yticks(range(len(found)), [_label(name) for name, _ in found])
+            axes.set_yticks(range(len(found)), [legend_label(name) for name, _ in found])
             axes.set_ylim(longest - 0.4, -0.6)
-            axes.set_title(f"{_label(model)} model", fontsize=10, color=color[model], loc="left")
+            axes.set_title(f"{legend_label(model)} model", fontsize=10, color=color[model], loc="left")
             axes.set_xlabel("accuracy left")
             axes.grid(axis="y", visible=False)
             _percent_axis(axes)
         return 0
 
-    return _panels(plot, len(rows), (max(5.2, 4.6 * len(rows)), 1.1 + 0.34 * longest))
+    return panels(lambda axes: plot(axes[0]), columns=len(rows), size=(max(5.2, 4.6 * len(rows)), 1.1 + 0.34 * longest))
 
 
 def per_class(
@@ -173,7 +153,7 @@ def per_class(
                 low, high = robust["interval"]
                 axes.plot([k, k], [low, high], color=INK, linewidth=1.2)
             value = rows["robust"][worst]["value"]
-            head = f"{_label(model)}: worst {names[worst]}, {100 * value:.1f} %"
+            head = f"{legend_label(model)}: worst {names[worst]}, {100 * value:.1f} %"
             axes.set_title(head, fontsize=10, color=color[model], loc="left")
             axes.set_xticks(range(count), [n if len(n) <= 10 else n[:9] + "…" for n in names])
             if turned:
@@ -181,11 +161,16 @@ def per_class(
             axes.get_xticklabels()[worst].set_color(WRONG)
             axes.get_xticklabels()[worst].set_fontweight("bold")
             axes.grid(axis="x", visible=False)
-            _shares(axes)
+            share_axis(axes)
         panels[0].set_ylabel("robust accuracy (outline: clean)")
         return 0
 
-    return _panels(plot, len(shown), (max(4.7, 3.6 * len(shown)), 3.6 if turned else 3.1), sharey=True)
+    return panels(
+        lambda axes: plot(axes[0]),
+        columns=len(shown),
+        size=(max(4.7, 3.6 * len(shown)), 3.6 if turned else 3.1),
+        sharey=True,
+    )
 
 
 def not_unique(
@@ -204,7 +189,7 @@ def not_unique(
         left, right = panels
         top = max(float(np.max(m["losses"])) for m in models.values())
         for model, found in models.items():
-            style = {"color": color[model], "alpha": 0.45, "label": _label(model)}
+            style = {"color": color[model], "alpha": 0.45, "label": legend_label(model)}
             pairs = np.ravel(found["distances"])
             # the diameter is far out when d is large: bins end at the largest distance
             left.hist(pairs, np.linspace(0, max(float(pairs.max()), 1e-12), bins + 1), **_weights(pairs), **style)
@@ -219,7 +204,7 @@ def not_unique(
             axes.set_xlim(left=0)
         return 3
 
-    return _panels(plot, 2, (9.0, 3.2))
+    return panels(lambda axes: plot(axes[0]), columns=2, size=(9.0, 3.2))
 
 
 def _weights(values: Array) -> dict[str, Any]:
@@ -248,15 +233,15 @@ def against_dimension(
             aside = 1.07 ** (i - (len(points) - 1) / 2)  # side by side where they would hide each other
             for d, share in found:
                 axes.plot([d * aside] * 2, share["interval"], color=MODEL_COLORS[i % 5], linewidth=1.2)
-            style = {"color": MODEL_COLORS[i % 5], "marker": _MARKERS[i % 5], "linewidth": 0}
+            style = {"color": MODEL_COLORS[i % 5], "marker": MARKERS[i % 5], "linewidth": 0}
             axes.plot([d * aside for d, _ in found], [s["value"] for _, s in found], label=name, **style)
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter("{x:g}")  # the default writes powers of ten in TeX
         axes.set(xlabel="dimension", ylabel=ylabel)
-        _shares(axes)
+        share_axis(axes)
         return 2
 
-    return _panels(plot, size=(5.6, 3.6))
+    return panels(lambda axes: plot(axes[0]), size=(5.6, 3.6))
 
 
 def saliency_grid(
@@ -280,7 +265,7 @@ def saliency_grid(
         color: of each model.
         what: the numbers are called.
     """
-    sheet = _Sheet(len(x))
+    sheet = Sheet(len(x))
     sheet.images(["image"], x)
     sheet.captions("true label", list(labels))
     for model, found in maps.items():

@@ -24,9 +24,10 @@ from danskin.evaluation import Stage, Verdict
 from danskin.evaluation.masking import Flag
 from danskin.metrics import Share
 from danskin.minmax import L2, Cost, Linf
-from danskin.run import pages, verdict_report
-from danskin.run.verdict_report import write_verdict_report
-from danskin.run.verdict_words import SUITES
+from danskin.report import page as pages
+from danskin.report import verdict as verdict_report
+from danskin.report.verdict import write_verdict_report
+from danskin.report.verdict_words import SUITES
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")
@@ -350,7 +351,7 @@ def test_a_missing_or_torn_file_leaves_its_section_out(folder: Path, name: str) 
 @pytest.mark.parametrize("value", ["missing", None, "x", 3, [1], {"a": 1}, [{"name": 1}], float("nan")])
 def test_verdicts_that_say_something_else_never_fail(folder: Path, value: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("broken_by", "per_class"):  # they get what was checked before, and take long
-        monkeypatch.setattr(verdict_report.figures_verdict, name, lambda *a, **k: None)
+        monkeypatch.setattr(verdict_report.verdict_figures, name, lambda *a, **k: None)
     whole = json.loads((folder / "verdict.json").read_text(encoding="utf-8"))
     for key in whole:
         run = verdict_report.read_verdict(folder)
@@ -417,7 +418,7 @@ def test_missing_extra_names_the_command(folder: Path, monkeypatch: pytest.Monke
 
 def test_torch_is_not_imported(folder: Path) -> None:
     code = (
-        "import sys, pathlib; from danskin.run.verdict_report import write_verdict_report; "
+        "import sys, pathlib; from danskin.report.verdict import write_verdict_report; "
         "assert 'matplotlib' not in sys.modules and 'jinja2' not in sys.modules; "
         f"write_verdict_report(pathlib.Path({str(folder)!r})); "
         "print([m for m in ('torch', 'matplotlib.pyplot', 'pydantic') if m in sys.modules])"
@@ -430,7 +431,7 @@ def test_judge_leaves_a_folder_that_reads_well(tmp_path: Path) -> None:
     """The real thing: two attacks on a linear model of the embedded digits, certified."""
     from danskin.data import load
     from danskin.evaluation.fingerprint import model_hash
-    from danskin.run.foreign import Opened
+    from danskin.foreign import Opened
     from danskin.run.runtime import Runtime
     from danskin.run.verdict import Question, judge
 

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from danskin.errors import MissingError
-from danskin.run import figures, figures_verdict, verdict_words
-from danskin.run.figures import MODEL_COLORS, Array, Drawn
-from danskin.run.pages import (
+from danskin.report import verdict_figures, verdict_words
+from danskin.report.drawing import MODEL_COLORS, Array, Drawn
+from danskin.report.page import (
     Run,
     check_installed,
     count_text,
@@ -30,6 +30,7 @@ from danskin.run.pages import (
     when,
     write_page,
 )
+from danskin.report.pictures import png
 
 _FILES = ("verdict.json", "status.json", "examples.npz")
 _COLOR = MODEL_COLORS[0]
@@ -155,7 +156,7 @@ def _stages(run: Run) -> dict[str, Any]:
     run_ones = [s for s in found["stages"] if not s["left_out"]]
     series = [("clean", clean), *((str(s["name"]), s["robust_after"]) for s in run_ones)]
     drawn, label = [], str(found["model"]["name"])
-    if any(s["broken"] for s in run_ones) and (svg := figures_verdict.broken_by({label: series}, {label: _COLOR})):
+    if any(s["broken"] for s in run_ones) and (svg := verdict_figures.broken_by({label: series}, {label: _COLOR})):
         words = ", ".join(f"{percent_text(share)} after {name}" for name, share in series[1:])
         caption = "Accuracy left after each attack in turn; the pale end of a bar is what that attack took away."
         drawn.append(
@@ -193,7 +194,7 @@ def _classes(run: Run) -> dict[str, Any]:
     # the figure shortens names to ten characters
     numbered = len({row["name"][:9] for row in pictured}) < len(pictured)
     names = [str(row["raw"]["class"]) if numbered else _short(row["name"]) for row in pictured]
-    if worst["worst"] and (svg := figures_verdict.per_class({"robust": shares}, names, {"robust": _COLOR})):
+    if worst["worst"] and (svg := verdict_figures.per_class({"robust": shares}, names, {"robust": _COLOR})):
         what = f"The {len(pictured)} classes with the least robust accuracy" if many else "Class by class"
         what += ", by number" if numbered else ""
         caption = f"{what}: robust accuracy (filled) with its 95 % interval, clean accuracy (outline)."
@@ -220,7 +221,7 @@ def _curve(run: Run) -> dict[str, Any] | None:
     label, norm, asked = str(run.result["model"]["name"]), str(run.result["norm"]), run.result["radius"]
     radius = None if isinstance(asked, list) else parse_number(asked)
     mark = None if radius is None else (radius, f"asked: ε = {asked}")
-    svg = figures_verdict.verdict_curve({label: points}, norm, {label: _COLOR}, mark=mark)
+    svg = verdict_figures.verdict_curve({label: points}, norm, {label: _COLOR}, mark=mark)
     if svg is None:
         return None
     words = ", ".join(f"{c['accuracy']['value']} at {c['radius']}" for c in cells)
@@ -262,7 +263,7 @@ def _examples(run: Run) -> dict[str, Any]:
         }  # fmt: skip
         if images:
             shown = (x[i], 0.5 + delta * factor, adversarial[i])
-            row["pictures"] = [figures._png(picture) for picture in shown]
+            row["pictures"] = [png(picture) for picture in shown]
         rows.append(row)
     shape = "×".join(map(str, x.shape[1:]))
     return {"rows": rows, "images": images, "shape": shape, "small": images and x.shape[-1] <= 64, "held": len(x)}

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from danskin.run.figures import MODEL_COLORS, Drawn, _draw, _label, _line, _whole
+from danskin.report.drawing import MODEL_COLORS, Drawn, draw_axes, draw_line, legend_label, whole_axis
 
 Events = Mapping[tuple[str, int], Sequence[Mapping[str, Any]]]
 Line = list[tuple[float, float]]
@@ -56,17 +56,17 @@ def drawn(
             color = MODEL_COLORS[i % len(MODEL_COLORS)]
             for points, dash in zip(group, _DASHES, strict=False):
                 first = dash == _DASHES[0]
-                _line(axes, points, color=color, linestyle=dash, label=_label(label) if first else None)
+                draw_line(axes, points, color=color, linestyle=dash, label=legend_label(label) if first else None)
             if marks and label in marks:
                 axes.plot(*marks[label], marker="o", color=color, markersize=6)
         axes.set(xlabel=x, ylabel=y)
         if shares:
             _percent(axes, max(v for group in lines.values() for points in group for _, v in points))
-        _whole(axes)
+        whole_axis(axes)
         return 3
 
     last = "; ".join(f"{label}: {group[0][-1][1]:.3g}" for label, group in lines.items() if group and group[0])
-    return [Drawn(name, _draw(plot), title, f"Last values: {last}.", caption)]
+    return [Drawn(name, draw_axes(plot), title, f"Last values: {last}.", caption)]
 
 
 def _percent(axes: Any, highest: float) -> None:
@@ -94,11 +94,13 @@ def scattered(
 
     def plot(axes: Any) -> int:
         for i, (label, (u, v)) in enumerate(at.items()):
-            axes.plot(u, v, marker="o", linestyle="", color=MODEL_COLORS[i % len(MODEL_COLORS)], label=_label(label))
+            axes.plot(
+                u, v, marker="o", linestyle="", color=MODEL_COLORS[i % len(MODEL_COLORS)], label=legend_label(label)
+            )
         axes.set(xlabel=x, ylabel=y)
         axes.set_xlim(left=0)
         _percent(axes, max(v for _, v in at.values()))
         return 3
 
     words = "; ".join(f"{label}: {u:.3g}, {100 * v:.1f} %" for label, (u, v) in at.items())
-    return [Drawn(name, _draw(plot), title, words, caption)]
+    return [Drawn(name, draw_axes(plot), title, words, caption)]

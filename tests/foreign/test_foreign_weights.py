@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from danskin.errors import CheckpointError, ConfigError, MissingError
+from danskin.foreign import open_model
+from danskin.foreign.weights import load_weights, read_weights
 from danskin.run import checkpoint
-from danskin.run.foreign import open_model
-from danskin.run.foreign.weights import load_weights, read_weights
 
 
 def net(classes=3, seed=0):

@@ -9,8 +9,8 @@ from torch import nn
 
 from danskin.errors import ConfigError, DanskinWarning, InputError, MissingError, ModelError
 from danskin.evaluation.fingerprint import model_hash
+from danskin.foreign import check_model, open_model
 from danskin.models import build
-from danskin.run.foreign import check_model, open_model
 
 CPU = torch.device("cpu")
 X = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))

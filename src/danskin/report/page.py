@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from danskin.errors import MissingError
-from danskin.run import figures
-from danskin.run.figures import Drawn
-from danskin.run.files import write_text
+from danskin.files import write_text
+from danskin.report.drawing import MODEL_COLORS, NORMS, Drawn
 
 
 @dataclass
@@ -137,8 +136,8 @@ def _environment() -> Any:
 
 def render(template: str, run: Run, context: Mapping[str, Any]) -> str:
     """A template filled in."""
-    palette = list(enumerate(figures.MODEL_COLORS))
-    return str(_environment().get_template(template).render(run=run, palette=palette, norms=figures.NORMS, **context))
+    palette = list(enumerate(MODEL_COLORS))
+    return str(_environment().get_template(template).render(run=run, palette=palette, norms=NORMS, **context))
 
 
 def check_installed() -> None:

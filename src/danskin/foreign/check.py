@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from danskin.attacks.checks import check_inputs, warn_if_probabilities
 from danskin.attacks.guard import as_found
 from danskin.errors import DanskinWarning, InputError, ModelError
+from danskin.foreign.opened import Batched, Logits, Opened, logits_of, set_eval, warn
+from danskin.foreign.words import first_line
 from danskin.models import Normalize
-from danskin.run.foreign.opened import Batched, Logits, Opened, logits_of, set_eval, warn
-from danskin.run.foreign.words import first_line
 
 _SIZES = (1, 2, 4, 8, 10, 16, 32, 50, 64, 100, 128, 256)  # batch sizes that people trace models with
 _HALF = (torch.float16, torch.bfloat16)

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from danskin.errors import ConfigError, MissingError, ModelError
+from danskin.foreign.opened import Logits, Opened, ready, set_eval, warn
+from danskin.foreign.weights import load_weights
+from danskin.foreign.words import first_line, near, needed
 from danskin.models import Normalize
-from danskin.run.foreign.opened import Logits, Opened, ready, set_eval, warn
-from danskin.run.foreign.weights import load_weights
-from danskin.run.foreign.words import first_line, near, needed
 
 
 class Flipped(nn.Module):

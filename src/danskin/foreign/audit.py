@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from danskin.errors import CheckpointError, ModelError
-from danskin.run.foreign.words import first_line
+from danskin.foreign.words import first_line
 
 _NAME = re.compile(r"(?:[A-Za-z_]\w*)?")
 _PATH = re.compile(r"[\w.\-]*")

@@ -15,7 +15,7 @@ import pytest
 
 from danskin.errors import MissingError
 from danskin.metrics import wilson
-from danskin.run.report import markdown_table, read_events, table_rows, write_report
+from danskin.report.training import markdown_table, read_events, table_rows, write_report
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")
@@ -362,7 +362,7 @@ def test_missing_extra_names_the_command(run: Path, monkeypatch: pytest.MonkeyPa
 
 def test_neither_torch_nor_pyplot_is_imported(run: Path) -> None:
     code = (
-        "import sys, pathlib; from danskin.run.report import write_report; "
+        "import sys, pathlib; from danskin.report.training import write_report; "
         "assert 'matplotlib' not in sys.modules and 'jinja2' not in sys.modules; "
         f"write_report(pathlib.Path({str(run)!r})); "
         "print([m for m in ('torch', 'matplotlib.pyplot', 'pydantic') if m in sys.modules])"

@@ -14,9 +14,9 @@ import torch
 from torch import nn
 
 from danskin.errors import CheckpointError
-from danskin.run.foreign.audit import audited
-from danskin.run.foreign.opened import Batched, Opened, file_hash, ready, set_eval
-from danskin.run.foreign.words import first_line
+from danskin.foreign.audit import audited
+from danskin.foreign.opened import Batched, Opened, file_hash, ready, set_eval
+from danskin.foreign.words import first_line
 
 #: What TorchScript code may not name: files, under any spelling, and operators and classes that are no layers.
 _FILES = re.compile(

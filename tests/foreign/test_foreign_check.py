@@ -8,10 +8,10 @@ from torch import nn
 
 from danskin.attacks import PGD
 from danskin.errors import DanskinWarning, InputError, ModelError
+from danskin.foreign import Opened, check_model
+from danskin.foreign.opened import Batched, ready
 from danskin.minmax import Linf
 from danskin.models import Normalize
-from danskin.run.foreign import Opened, check_model
-from danskin.run.foreign.opened import Batched, ready
 
 CPU = torch.device("cpu")
 X = torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(0))

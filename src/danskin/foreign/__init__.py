@@ -12,12 +12,12 @@ from typing import Any
 import torch
 
 from danskin.errors import ConfigError
+from danskin.foreign.check import check_model
+from danskin.foreign.factory import model_from_code
+from danskin.foreign.opened import Opened, ready, warn
+from danskin.foreign.weights import load_weights, missing_file, read_weights, written_by_danskin
+from danskin.foreign.words import near
 from danskin.models import MODELS, build
-from danskin.run.foreign.check import check_model
-from danskin.run.foreign.factory import model_from_code
-from danskin.run.foreign.opened import Opened, ready, warn
-from danskin.run.foreign.weights import load_weights, missing_file, read_weights, written_by_danskin
-from danskin.run.foreign.words import near
 
 __all__ = ["Opened", "check_model", "open_model"]
 
@@ -60,11 +60,11 @@ def open_model(
     if kind in ("hf", "timm") and not name:
         raise ConfigError(f"model: expected a name after {spec}, got none; for example hf:folder or timm:resnet18")
     if kind == "timm":
-        from danskin.run.foreign.hub import open_timm
+        from danskin.foreign.hub import open_timm
 
         return open_timm(name, device, weights, classes, arguments)
     if kind == "hf":
-        from danskin.run.foreign.hub import open_transformers
+        from danskin.foreign.hub import open_transformers
 
         _alone(spec, weights, {})
         return open_transformers(name, device, classes, arguments)
@@ -115,10 +115,10 @@ def _open_file(
         )
     _alone(str(path), weights, {} if kind == "onnx" else arguments)
     if kind == "onnx":
-        from danskin.run.foreign.onnx_file import open_onnx
+        from danskin.foreign.onnx_file import open_onnx
 
         return open_onnx(path, device, classes, arguments)
-    from danskin.run.foreign.graphs import open_exported, open_script
+    from danskin.foreign.graphs import open_exported, open_script
 
     return (open_exported if kind == "exported" else open_script)(path, device, classes)
 

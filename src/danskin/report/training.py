@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from danskin.errors import MissingError
-from danskin.run import figures, figures_live
-from danskin.run.figures import Drawn
-from danskin.run.pages import (
+from danskin.report import training_figures as figures
+from danskin.report.drawing import NORMS, VARIABLES, Drawn, colors
+from danskin.report.page import (
     Run,
     check_installed,
     count_text,
@@ -32,6 +32,7 @@ from danskin.run.pages import (
     when,
     write_page,
 )
+from danskin.report.pictures import attack_pictures
 
 _FILES = ("status.json", "config.yaml", "metrics.jsonl", "result.json")
 
@@ -177,7 +178,7 @@ def _numbers(run: Run, color: Mapping[str, str]) -> dict[str, Any]:
     models, costs = [], []
     for label, model in run.models.items():
         cells = [share_cell(share) for share in _shares(model, attacks)]
-        row = {"label": label, "css": figures.VARIABLES[color[label]], "cells": cells, "clean": cells[0]}
+        row = {"label": label, "css": VARIABLES[color[label]], "cells": cells, "clean": cells[0]}
         row |= {key: count_text(model.get(key)) for key in ("epochs", "best_epoch", "parameters")}
         models.append(row | {"worst": cells[-1], "train_seconds": duration_text(model.get("train_seconds"))})
         for name, attack in (model.get("attacks") or {}).items():
@@ -214,7 +215,7 @@ def _learning(run: Run, color: Mapping[str, str]) -> list[Drawn]:
 def _live(run: Run, color: Mapping[str, str], last: Mapping[str, Mapping[str, Any]]) -> list[Drawn]:
     """The worst class, and what objectives steer by themselves."""
     out = []
-    if svg := figures_live.worst_class(run.events, color):
+    if svg := figures.worst_class(run.events, color):
         words = "; ".join(
             f"{m}: average {100 * e['robust']:.1f} %, worst class {100 * e['worst_class']:.1f} %"
             for m, e in last.items()
@@ -222,11 +223,11 @@ def _live(run: Run, color: Mapping[str, str], last: Mapping[str, Mapping[str, An
         )
         caption = "Robust validation accuracy: the average over classes' examples (dashed) and the worst class (solid)."
         out.append(Drawn("worst-class", svg, "Average and worst class", f"Last values: {words}.", caption))
-    names = figures_live.gauge_names(run.events)
+    names = figures.gauge_names(run.events)
     kinds = list(dict.fromkeys(name.rpartition(" ")[0] if name[-1].isdigit() else name for name in names))
     for i, kind in enumerate(kinds):
         group = [n for n in names if n == kind or (n.rpartition(" ")[0] == kind and n[-1].isdigit())]
-        if svg := figures_live.gauge(run.events, color, group):
+        if svg := figures.gauge(run.events, color, group):
             caption = f"{kind[0].upper()}{kind[1:]}, as the objective steered it."
             out.append(Drawn(f"gauge-{i}", svg, kind, caption, caption))
     return out
@@ -266,8 +267,8 @@ def _curve(run: Run, color: Mapping[str, str]) -> list[Drawn]:
 def _pictures(run: Run, color: Mapping[str, str]) -> list[Drawn]:
     classes = [str(c) for c in (run.result.get("data") or {}).get("classes") or []]
     out = []
-    for norm, symbol in figures.NORMS.items():
-        svg = figures.attack_pictures(run.examples, norm, color, classes) if run.examples else None
+    for norm, symbol in NORMS.items():
+        svg = attack_pictures(run.examples, norm, color, classes) if run.examples else None
         if svg is None:
             continue
         radius = run.examples.get(f"radius/{norm}")
@@ -296,7 +297,7 @@ def write_report(run: Path) -> Path:
     """
     check_installed()
     read = read_run(Path(run))
-    color = figures.colors(read.labels)
+    color = colors(read.labels)
     drawn = {"learning": _learning(read, color), "curve": _curve(read, color), "pictures": _pictures(read, color)}
     date, took = when(read.status)
     context = drawn | _numbers(read, color) | {
@@ -304,4 +305,4 @@ def write_report(run: Path) -> Path:
         "progress": {e["model"]: e for e in read.events if e["event"] == "step"},
         "overfitted": _overfitted(read),
     }  # fmt: skip
-    return write_page("report.html.j2", read, (f for group in drawn.values() for f in group), context)
+    return write_page("training.html.j2", read, (f for group in drawn.values() for f in group), context)

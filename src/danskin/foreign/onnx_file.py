@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from danskin.errors import CheckpointError, ConfigError, MissingError, ModelError
-from danskin.run.foreign.opened import Batched, Opened, file_hash, ready, set_eval, warn
-from danskin.run.foreign.words import first_line, near, needed
+from danskin.foreign.opened import Batched, Opened, file_hash, ready, set_eval, warn
+from danskin.foreign.words import first_line, near, needed
 
 BACKENDS = ("auto", "torch", "onnxruntime")
 _INSTALL = "pip install onnx onnx2pytorch onnxruntime"

@@ -15,7 +15,7 @@ from typing import Any
 from torch import nn
 
 from danskin.errors import ConfigError, MissingError, ModelError
-from danskin.run.foreign.words import first_line, near
+from danskin.foreign.words import first_line, near
 
 
 def model_from_code(spec: str, arguments: dict[str, Any]) -> Any:

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from danskin.errors import CheckpointError, MissingError
+from danskin.files import write_atomically, write_json, write_text
 from danskin.run import checkpoint
 from danskin.run.config import TrainConfig
-from danskin.run.files import write_atomically, write_json, write_text
 from danskin.run.record import Record
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from danskin.errors import CheckpointError, MissingError
-from danskin.run.foreign.words import first_line, near, needed
+from danskin.foreign.words import first_line, near, needed
 
 #: Where training code puts the state of the model in a larger dictionary.
 KEYS = ("state_dict", "model", "model_state_dict", "net")

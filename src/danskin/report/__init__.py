@@ -1,0 +1,1 @@
+"""What a person looks at: figures and the page of each kind of run. Reads folders, computes nothing, needs no torch."""
