@@ -15,6 +15,7 @@ from danskin.losses import LossName, get_loss
 from danskin.minmax import L1, Cost, Maximizer, Maximum, Restarts, Set, Streams
 from danskin.minmax.adaptive import AdaptiveAscent, Quirks, ShrinkingBalls, Start
 from danskin.minmax.maximize import Keep, Payoff
+from danskin.minmax.rows import PerRow
 
 
 def wrong_classes(f: ShiftPayoff, most: int | None, width: int | None = None) -> Tensor:
@@ -91,7 +92,7 @@ class APGD(Attack):
 
 
 @dataclass(frozen=True)
-class Towards:
+class Towards(PerRow):
     """A run for each of the leading wrong classes of each example, all in step; the best is kept.
 
     Args:
@@ -105,10 +106,6 @@ class Towards:
     loss: LossName
     classes: int | None
     width: int | None
-
-    def rows(self, index: Tensor) -> Towards:
-        """The same for some rows."""
-        return replace(self, run=self.run.rows(index))
 
     def __call__(self, f: Payoff, y0: Tensor, Y: Set, generator: Streams | None = None) -> Maximum:
         """Maximise over Y and the classes."""

@@ -35,6 +35,7 @@ from danskin.minmax import (
 )
 from danskin.minmax.maximize import ordinary
 from danskin.minmax.precision import at_least_float32
+from danskin.minmax.rows import PerRow
 
 Ball = Linf | L2 | L1
 #: Fresh passes that judge an attack on a random model.
@@ -77,7 +78,7 @@ class Attacked:
 
 
 @dataclass(frozen=True)
-class Attack(ABC):
+class Attack(PerRow, ABC):
     """max over delta in ball and box of loss(model(x + delta), y), per example.
 
     Args:

@@ -17,6 +17,7 @@ from danskin.errors import InputError
 from danskin.losses import get_loss
 from danskin.minmax import L1, BestOf, Cost, Maximizer, Maximum, Set, Status, Streams
 from danskin.minmax.maximize import Payoff, look
+from danskin.minmax.rows import PerRow
 
 Version = Literal["standard", "plus", "rand"]
 
@@ -51,14 +52,11 @@ def stages(
 
 
 @dataclass(frozen=True)
-class _Stage:
+class _Stage(PerRow):
     """One attack of a composition under its own loss; its outcome is valued by the composition's."""
 
     attack: Attack
     inner: Maximizer
-
-    def rows(self, index: Tensor) -> _Stage:
-        return replace(self, inner=self.inner.rows(index) if hasattr(self.inner, "rows") else self.inner)
 
     def __call__(self, f: Payoff, y0: Tensor, Y: Set, generator: Streams | None = None) -> Maximum:
         if not isinstance(f, ShiftPayoff):

@@ -16,10 +16,11 @@ from danskin.minmax import L1, Cost, Maximizer, Maximum, Set, Status, Streams
 from danskin.minmax.adaptive import AdaptiveAscent
 from danskin.minmax.conveyor import best_of_fan
 from danskin.minmax.maximize import Payoff, improves, look, mask
+from danskin.minmax.rows import PerRow, rows_of
 
 
 @dataclass(frozen=True)
-class Chain:
+class Chain(PerRow):
     """Maximisers one after the other, each from the best point of the one before; the best of all is kept."""
 
     links: tuple[Maximizer, ...]
@@ -41,7 +42,7 @@ def _better(
     at = (~best.settled if rows is None else rows & ~best.settled).nonzero().squeeze(1)
     if not len(at):
         return best
-    found = more(f.rows(at), y0[at], Y.rows(at), None if streams is None else streams.rows(at))
+    found = rows_of(more, at)(f.rows(at), y0[at], Y.rows(at), None if streams is None else streams.rows(at))
     if found.value is None or found.settled is None:
         raise InputError("chain: expected maximisers that keep values, got one that does not; use keep='best'")
     wins = improves(found.value, found.settled, best.value[at], best.settled[at], "best", False)
@@ -52,7 +53,7 @@ def _better(
 
 
 @dataclass(frozen=True)
-class Abreast:
+class Abreast(PerRow):
     """Several independent runs of a maximiser, side by side as rows of one batch; the best one is kept for each row.
 
     Args:
@@ -72,10 +73,10 @@ class Abreast:
         size = self.width or max(len(y0), 1)
         if len(y0) > size:
             pieces = torch.arange(len(y0), device=y0.device).split(size)
-            return _joined([self(f.rows(at), y0[at], Y.rows(at), generator.rows(at)) for at in pieces])
+            return _joined([rows_of(self, at)(f.rows(at), y0[at], Y.rows(at), generator.rows(at)) for at in pieces])
         rows = torch.arange(len(y0), device=y0.device).repeat_interleave(self.n)
         copies = torch.arange(self.n, device=y0.device).repeat(len(y0))
-        found = self.maximizer(f.rows(rows), y0[rows], Y.rows(rows), generator.rows(rows).child(copies))
+        found = rows_of(self.maximizer, rows)(f.rows(rows), y0[rows], Y.rows(rows), generator.rows(rows).child(copies))
         if found.value is None or found.settled is None:
             raise InputError("Abreast: expected a maximiser that keeps values, got one that does not; use keep='best'")
         best = best_of_fan(found.value, found.settled, self.n)
@@ -93,7 +94,7 @@ def _joined(parts: list[Maximum]) -> Maximum:
 
 
 @dataclass(frozen=True)
-class Wary:
+class Wary(PerRow):
     """A usual run, a probe of another kind, and much more of it for the rows that this may still settle.
 
     With v0, v1 and v2 the values at the start, after the usual run and after the probe, a row that is settled where its

@@ -21,6 +21,7 @@ from danskin.attacks.payoff import ShiftPayoff, cast_towards
 from danskin.errors import InputError
 from danskin.minmax import Cost, Intersection, Linf, Maximizer, Maximum, Set, Status, Streams, Template
 from danskin.minmax.maximize import Payoff, gradient_at, mask
+from danskin.minmax.rows import numbers
 from danskin.minmax.sets import rowwise, vector_norm
 
 
@@ -65,7 +66,7 @@ class Closest:
         self._flat: Tensor | None = None
         self.distance = torch.full((n,), math.inf, dtype=y0.dtype, device=device)
         self._ranks = self.distance.clone()
-        self.radius = torch.as_tensor(self.ball.value).to(y0).expand(n)
+        self.radius = numbers(self.ball.value, y0)
         self.spent = torch.zeros(n, dtype=torch.int64, device=device)
         self.least = 0.0
         self.rank: Callable[[Tensor], Tensor] | None = None

@@ -17,6 +17,7 @@ from danskin.errors import InputError
 from danskin.losses import LossName
 from danskin.minmax import BestOf, Maximizer, Maximum, Set, Streams, Template
 from danskin.minmax.maximize import Payoff, mask
+from danskin.minmax.rows import PerRow
 
 _REACH = 1.1  # radii within which a decision in doubt is asked of the plain model
 
@@ -27,7 +28,7 @@ _RANGES: dict[str, tuple[float, float]] = {
 
 
 @dataclass(frozen=True)
-class _ToNearest:
+class _ToNearest(PerRow):
     """A run towards whatever boundary is nearest."""
 
     run: BoundarySteps
@@ -40,7 +41,7 @@ class _ToNearest:
 
 
 @dataclass(frozen=True)
-class _Inside:
+class _Inside(PerRow):
     """The closest points found by runs, pulled back, projected where they lie outside, and left to be judged.
 
     Whether the closest points are adversarial is asked of the plain model in full precision: they are where a cheaper

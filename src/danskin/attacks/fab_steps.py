@@ -16,6 +16,7 @@ from danskin.minmax import L1, L2, Box, Intersection, Linf, Maximum, Set, Stream
 from danskin.minmax.conveyor import Belt, State, convey
 from danskin.minmax.hyperplane import hyperplane_step
 from danskin.minmax.maximize import Payoff, gradient_at, mask
+from danskin.minmax.rows import PerRow, numbers
 from danskin.minmax.sets import rowwise
 
 _ORDERS: dict[type, float] = {Linf: math.inf, L2: 2, L1: 1}
@@ -130,7 +131,7 @@ def _away(ball: Any, like: Tensor, radius: Tensor, streams: Streams | None) -> T
 
 
 @dataclass(frozen=True)
-class BoundarySteps:
+class BoundarySteps(PerRow):
     """One run of FAB; what it maximises is -norm(delta) over the adversarial shifts of the box.
 
     A row's state is its step k and its shift y. The payoff gives F and its gradient at y; a point is settled where it
@@ -147,10 +148,6 @@ class BoundarySteps:
     random: bool = False
     fan: int = 1
 
-    def rows(self, index: Tensor) -> BoundarySteps:
-        """The same run: it has no numbers per row."""
-        return self
-
     def fanned(self, fan: int) -> BoundarySteps:
         """The same run with `fan` rows per example."""
         return replace(self, fan=fan)
@@ -163,7 +160,7 @@ class BoundarySteps:
         """At the clean input, or half a radius away from it in a random direction."""
         y, ball = y0, ball_of(Y)
         if self.random:
-            y = y0 + _away(ball, y0, torch.as_tensor(ball.value).to(y0).expand(len(y0)), streams)
+            y = y0 + _away(ball, y0, numbers(ball.value, y0), streams)
         none = torch.zeros(len(y), dtype=torch.int64, device=y.device)
         return {"k": none, "y": y, "near": y.new_full((len(y),), math.inf), "stale": none}
 
@@ -193,7 +190,7 @@ class BoundarySteps:
             return state
         ball, y = ball_of(belt.Y), state["y"]
         known = (-belt.value[belt.examples]).repeat_interleave(self.fan)
-        radius = torch.minimum(torch.as_tensor(ball.value).to(y), known)
+        radius = torch.minimum(numbers(ball.value, y), known)
         streams = None if belt.streams is None else belt.streams.child(state["k"])
         return {
             "k": state["k"],

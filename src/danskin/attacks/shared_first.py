@@ -13,12 +13,13 @@ from danskin.errors import InputError
 from danskin.losses import LossName, get_loss
 from danskin.minmax import Cost, Maximum, Set, Streams
 from danskin.minmax.maximize import Payoff, first_point
+from danskin.minmax.rows import PerRow
 from danskin.minmax.sets import rowwise
 from danskin.minmax.steps import SteppedAscent
 
 
 @dataclass(frozen=True)
-class SharedFirst:
+class SharedFirst(PerRow):
     """A run for each wrong class from a common start, whose first gradients are rows of one Jacobian.
 
     From a common start all classes see the same logits: one forward pass and m backward passes take the place of m of

@@ -12,6 +12,7 @@ from danskin.attacks.attack import Attack, perturbations
 from danskin.errors import InputError
 from danskin.minmax import Ascent, Cost, Maximizer, Maximum, Number, Set, Status, Streams, number
 from danskin.minmax.maximize import Payoff, look
+from danskin.minmax.rows import PerRow
 from danskin.minmax.sets import rowwise
 
 
@@ -78,7 +79,7 @@ class NFGSM(Attack):
 
 
 @dataclass(frozen=True, eq=False)
-class NoisyStep:
+class NoisyStep(PerRow):
     """y = project(eta + step * d) on Y, with eta uniform in `noise` and d the set's steepest direction at eta.
 
     Args:

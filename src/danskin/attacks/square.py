@@ -16,6 +16,7 @@ from danskin.losses import LossName
 from danskin.minmax import L1, Intersection, Linf, Maximizer, Maximum, Restarts, Set, Streams
 from danskin.minmax.conveyor import Belt, State, convey
 from danskin.minmax.maximize import Keep, Payoff, mask
+from danskin.minmax.rows import numbers
 
 _L1_SLACK = 1e-6  # what rounding x + delta may add to an l1 norm over many pixels
 
@@ -88,7 +89,7 @@ class SquareSearch:
         if cube:
             low, high = Y.bounds(y)
             return patterns.square(y, low, high, many, which, streams)
-        radius = torch.as_tensor(ball.value).to(y).expand(len(y))
+        radius = numbers(ball.value, y)
         return _filled(Y, patterns.swap(y, many, which, radius, norm, streams), norm)
 
 
@@ -99,7 +100,7 @@ def _filled(Y: Any, y: Tensor, norm: int) -> Tensor:
     costs more and found no more); in l1 scaled up where it is small, and projected.
     """
     ball = Y.ball if isinstance(Y, Intersection) else Y
-    radius = torch.as_tensor(ball.value).to(y)
+    radius = numbers(ball.value, y)
     if norm == 1:
         up = (radius / ball.norm(y).clamp_min(1e-30)).clamp_min(1)
         return Y.project(y * mask(up, y)) * (1 - _L1_SLACK)

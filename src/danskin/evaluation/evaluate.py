@@ -195,7 +195,7 @@ class _Judge:
         for rows in todo.split(pieces(attack, len(todo), self.batch_size)):
             at = rows.to(chunk.x.device)
             x, y = chunk.x[at], chunk.y[at]
-            here = adapted(attack, ball=attack.ball.rows(chunk.index[rows]))  # cut, if there is a radius per example
+            here = attack.rows(chunk.index[rows])  # with its own radius and step, where there is one per example
 
             def seen(
                 which: Tensor, points: Tensor, rows: Tensor = rows, x: Tensor = x, y: Tensor = y, here: Attack = here
@@ -205,7 +205,7 @@ class _Judge:
                 new = (part.broken_by[rows[which.cpu()]] == ROBUST).to(which.device)
                 which, points = which[new], points[new].to(x.dtype)
                 which, points = _once(which, points)
-                fine = in_bounds(adapted(here, ball=here.ball.rows(which)), points - x[which], points)
+                fine = in_bounds(here.rows(which), points - x[which], points)
                 which, points = which[fine], points[fine]
                 if len(which):
                     share, spent = self._says(points, y[which])

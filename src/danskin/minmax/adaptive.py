@@ -15,6 +15,7 @@ from danskin.minmax.conveyor import Belt, State, convey
 from danskin.minmax.maximize import Keep, Payoff, look, mask
 from danskin.minmax.random import Streams
 from danskin.minmax.result import Cost, Maximum
+from danskin.minmax.rows import PerRow
 from danskin.minmax.sets import L1, L2, Box, Intersection, Linf, Set, rowwise, vector_norm
 
 Start = Literal["sphere", "uniform", "given"]
@@ -64,7 +65,7 @@ def _first(start: Start, y0: Tensor, Y: Set, streams: Streams | None) -> Tensor:
 
 
 @dataclass(frozen=True)
-class AdaptiveAscent:
+class AdaptiveAscent(PerRow):
     r"""Auto-PGD: projected ascent with momentum whose step is halved, row by row, when progress stalls.
 
     z = P(y_k + eta d_k), y_{k+1} = P(y_k + a (z - y_k) + (1 - a) (y_k - y_{k-1})), d_k the steepest direction,
@@ -117,11 +118,6 @@ class AdaptiveAscent:
     def __call__(self, f: Payoff, y0: Tensor, Y: Set, generator: Streams | None = None) -> Maximum:
         """Maximise f over Y."""
         return convey(self, f, y0, Y, generator, width=self.width, keep=self.keep, stop=self.stop, fan=self.fan)
-
-    def rows(self, index: Tensor) -> AdaptiveAscent:
-        """The same ascent for some rows: a step per row is cut along."""
-        step = self.step
-        return replace(self, step=step[index]) if isinstance(step, Tensor) and step.numel() > 1 else self
 
     def fanned(self, fan: int) -> AdaptiveAscent:
         """The same ascent with `fan` rows per example."""
@@ -261,7 +257,7 @@ class _ValueOnly:
 
 
 @dataclass(frozen=True)
-class ShrinkingBalls:
+class ShrinkingBalls(PerRow):
     """Auto-PGD in balls 3, 2 and 1 times as large, with 30, 30 and 40 % of the steps.
 
     Each run starts at the best point of the one before, projected; only the last one can settle a row. This is
@@ -274,10 +270,6 @@ class ShrinkingBalls:
     """
 
     ascent: AdaptiveAscent
-
-    def rows(self, index: Tensor) -> ShrinkingBalls:
-        """The same for some rows."""
-        return replace(self, ascent=self.ascent.rows(index))
 
     def fanned(self, fan: int) -> ShrinkingBalls:
         """The same with `fan` rows per example."""

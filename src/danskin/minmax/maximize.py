@@ -23,6 +23,7 @@ from danskin.errors import InputError, ModelError
 from danskin.minmax.cube import Cube
 from danskin.minmax.random import Streams
 from danskin.minmax.result import Cost, Maximum, Status
+from danskin.minmax.rows import PerRow, rows_of
 from danskin.minmax.sets import Set, rowwise, vector_norm
 
 Payoff = Callable[[Tensor], Any]
@@ -253,7 +254,7 @@ class Vertex:
 
 
 @dataclass(frozen=True)
-class Ascent:
+class Ascent(PerRow):
     r"""Projected ascent: y_{k+1} = project(y_k + a_k d_k), with a_k = step * schedule(k).
 
     Args:
@@ -325,11 +326,6 @@ class Ascent:
         search.evaluate(y, gradient=False)
         return search.result(Status.DONE)
 
-    def rows(self, index: Tensor) -> Ascent:
-        """The same ascent for some rows: a step per row is cut along."""
-        step = self.step
-        return replace(self, step=step[index]) if isinstance(step, Tensor) and step.numel() > 1 else self
-
     def _move(self, y: Tensor, g: Tensor, length: Tensor, k: int, Y: Set, own: bool) -> Tensor:
         if k == 0 and self.first == "vertex":
             return Y.lmo(g)
@@ -381,12 +377,8 @@ def _sparse_signs(g: Tensor, y: Tensor, Y: Set, quantile: float) -> Tensor:
     return g.sign() * chosen / rowwise(vector_norm(chosen, 1).clamp_min(1), g)
 
 
-def _rows(maximizer: Any, index: Tensor) -> Any:
-    return maximizer.rows(index) if hasattr(maximizer, "rows") else maximizer
-
-
 @dataclass(frozen=True)
-class BestOf:
+class BestOf(PerRow):
     """Run several maximisers and keep, for each row, the best point.
 
     Args:
@@ -399,10 +391,6 @@ class BestOf:
     stop: bool = False
     keep: Keep = "best"
 
-    def rows(self, index: Tensor) -> BestOf:
-        """The same for some rows."""
-        return replace(self, maximizers=tuple(_rows(m, index) for m in self.maximizers))
-
     def __call__(self, f: Payoff, y0: Tensor, Y: Set, generator: Streams | None = None) -> Maximum:
         """Maximise f over Y from y0 with each of them."""
         search = Search(f, y0, Y, keep=self.keep, drop=self.stop)
@@ -414,7 +402,7 @@ class BestOf:
                 break
             (y0,) = left
             streams = generator.rows(search.index).child(i) if generator is not None else None
-            found = _rows(maximizer, search.index)(search.f, y0, search.Y, streams)
+            found = rows_of(maximizer, search.index)(search.f, y0, search.Y, streams)
             if found.value is None:
                 raise InputError("BestOf: expected maximisers with keep='best', got one with keep='last'; change it")
             search.cost += found.cost
@@ -424,7 +412,7 @@ class BestOf:
 
 
 @dataclass(frozen=True)
-class Restarts:
+class Restarts(PerRow):
     """Run a maximiser with random start several times and keep, for each row, the best point.
 
     Args:
@@ -438,10 +426,6 @@ class Restarts:
     n: int
     stop: bool = False
     keep: Keep = "best"
-
-    def rows(self, index: Tensor) -> Restarts:
-        """The same for some rows."""
-        return replace(self, maximizer=_rows(self.maximizer, index))
 
     def __call__(self, f: Payoff, y0: Tensor, Y: Set, generator: Streams | None = None) -> Maximum:
         """Maximise f over Y, n times."""

@@ -8,7 +8,7 @@ with one radius per example. LECTURE row B1.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
@@ -19,6 +19,7 @@ from danskin.errors import InputError
 from danskin.minmax import projections
 from danskin.minmax.number import Number, number
 from danskin.minmax.random import Streams
+from danskin.minmax.rows import cut
 
 
 @runtime_checkable
@@ -91,10 +92,6 @@ def _excess(value: Tensor) -> Tensor:
     return value.clamp_min(0).nan_to_num(nan=math.inf)
 
 
-def _rows(value: Any, index: Tensor) -> Any:
-    return value[index.to(value.device)] if isinstance(value, Tensor) and value.ndim > 0 else value
-
-
 def _one_hot_largest(size: Tensor, value: Tensor) -> Tensor:
     """`value` at the largest entry of `size` in each row (the first of equals), 0 elsewhere."""
     flat = projections.flatten(size)
@@ -148,7 +145,7 @@ class _Ball:
 
     def rows(self, index: Tensor) -> Any:
         """The same ball for some rows."""
-        return replace(self, radius=_rows(self.value, index)) if isinstance(self.value, Tensor) else self
+        return cut(self, index)
 
 
 @dataclass(frozen=True)
@@ -379,7 +376,7 @@ class Simplex:
 
     def rows(self, index: Tensor) -> Simplex:
         """The same simplex for some rows."""
-        return replace(self, total=_rows(self.value, index)) if isinstance(self.value, Tensor) else self
+        return cut(self, index)
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,13 +13,14 @@ from danskin.minmax.conveyor import Belt, State, convey
 from danskin.minmax.maximize import Keep, Payoff, first_point
 from danskin.minmax.random import Streams
 from danskin.minmax.result import Maximum
+from danskin.minmax.rows import PerRow
 from danskin.minmax.sets import Set, rowwise
 
 Rule = Literal["sign", "rmsprop"]
 
 
 @dataclass(frozen=True)
-class SteppedAscent:
+class SteppedAscent(PerRow):
     r"""Projected ascent with a fixed step, for rows that come and go.
 
     "sign": y <- P(y + step d), d the set's steepest direction. "rmsprop": v <- 0.99 v + 0.01 g^2,
@@ -54,11 +55,6 @@ class SteppedAscent:
     def __call__(self, f: Payoff, y0: Tensor, Y: Set, generator: Streams | None = None) -> Maximum:
         """Maximise f over Y."""
         return convey(self, f, y0, Y, generator, width=self.width, keep=self.keep, stop=self.stop, fan=self.fan)
-
-    def rows(self, index: Tensor) -> SteppedAscent:
-        """The same ascent for some rows: a step per row is cut along."""
-        step = self.step
-        return replace(self, step=step[index]) if isinstance(step, Tensor) and step.numel() > 1 else self
 
     def fanned(self, fan: int) -> SteppedAscent:
         """The same ascent with `fan` rows per example."""

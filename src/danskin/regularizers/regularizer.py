@@ -21,6 +21,7 @@ from danskin.losses import LossName, check_labels, get_loss
 from danskin.minmax import Streams, Template
 from danskin.minmax.maximize import gradient_at, ordinary
 from danskin.minmax.precision import at_least_float32
+from danskin.minmax.rows import rows_of
 from danskin.regularizers.on_off import OnOff
 
 Model = Callable[[Tensor], Tensor]
@@ -162,7 +163,7 @@ class Regularizer(ABC):
 
     def _for(self, rows: Tensor) -> Regularizer:
         """The same term for some rows: a radius per example is cut along."""
-        return replace(self, ball=self.ball.rows(rows)) if isinstance(self.ball.value, Tensor) else self
+        return replace(self, ball=rows_of(self.ball, rows))
 
     def sample(self, x: Tensor, streams: Streams) -> Tensor:
         """X plus a random point of the ball, in the box."""

@@ -1,4 +1,4 @@
-"""Conformance suites and oracles that others can run on their own sets and attacks.
+"""Conformance suites and oracles that others can run on their own sets, attacks and suites.
 
 >>> from danskin.minmax import Linf
 >>> check_set(lambda like: Linf(0.3))
@@ -9,5 +9,6 @@ Everything here raises `AssertionError` with what was expected and what came; no
 from danskin.testing import models, oracles
 from danskin.testing.attacks import ATTACK_CHECKS, check_attack
 from danskin.testing.sets import SET_CHECKS, check_set
+from danskin.testing.suites import check_suite
 
-__all__ = ["ATTACK_CHECKS", "SET_CHECKS", "check_attack", "check_set", "models", "oracles"]
+__all__ = ["ATTACK_CHECKS", "SET_CHECKS", "check_attack", "check_set", "check_suite", "models", "oracles"]

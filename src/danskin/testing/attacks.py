@@ -18,6 +18,7 @@ from danskin.attacks.attack import Ball
 from danskin.errors import DanskinWarning
 from danskin.losses import get_loss, predict
 from danskin.minmax import Box, Status
+from danskin.minmax.precision import at_least_float32
 from danskin.testing.expect import expect, expect_close, expect_same
 from danskin.testing.models import Counter, FailsLater, RowwiseLinear, convnet, mlp
 
@@ -94,7 +95,7 @@ class AttackCase:
             beyond = Box(*box).violation(out.x.double())
             expect(beyond <= _AUDIT, f"x: expected in the box {box}, got {float(beyond.max()):.3g} out")
         with torch.no_grad(), torch.autocast("cpu", enabled=False):
-            guess = predict(model(out.x).float())
+            guess = predict(at_least_float32(model(out.x)))
         wrong = guess == (y + 1) % classes if self.targeted else guess != y
         expect_same(out.success, wrong, "success against a fresh forward pass")
         expect(
@@ -135,15 +136,32 @@ def clean_input_at_radius_zero(case: AttackCase) -> None:
 
 
 def radius_per_example(case: AttackCase) -> None:
-    """A tensor of radii is kept row by row, and equals attacking each row with its own."""
-    x, value = case.images(), float(torch.as_tensor(case.ball.value).max())
-    radii = torch.linspace(0, value, len(x))
-    out = case.attack_and_audit(x, ball=type(case.ball)(radii))
-    for i in (0, 3, len(x) - 1):
-        model = case.model(48)
-        y = case.labels(model, x)
-        one = case.run(model, x[i : i + 1], y[i : i + 1], case.make(type(case.ball)(float(radii[i])), (0, 1)))
-        expect_close(one.loss, out.loss[i : i + 1], 1e-4, f"loss of row {i} attacked alone")
+    """A tensor of equal radii is the number; of different ones, each example gets its own, whoever stands beside it."""
+    # in float64 and without mixing rows: where outcomes differ, it is the attack's doing
+    x, value, outputs = case.images(9).double(), float(torch.as_tensor(case.ball.value).max()), 1 if case.binary else 4
+    hidden = [] if case.affine else [RowwiseLinear(48, 16, case.seed + 1, 0.3), nn.ReLU()]
+    model = nn.Sequential(*hidden, RowwiseLinear(16 if hidden else 48, outputs, case.seed, 0.3)).double().eval()
+    y = case.labels(model, x)
+
+    def run(radius: float | Tensor, rows: Tensor) -> Attacked:
+        attack = case.make(type(case.ball)(radius), (0, 1))
+        out = case.run(model, x[rows], y[rows], attack)
+        case.audit(attack, out, model, x[rows], y[rows])
+        return out
+
+    def compare(got: Attacked, success: Tensor, loss: Tensor, what: str) -> None:
+        expect_same(got.success, success, f"success, {what}")
+        expect_close(got.loss, loss, 1e-9, f"loss, {what}")
+
+    every = torch.arange(len(x))
+    wanted = run(value, every)
+    same = run(torch.full((len(x),), value, dtype=x.dtype), every)
+    compare(same, wanted.success, wanted.loss, "a tensor of equal radii against the number")
+    radii = torch.linspace(1.5 * value, 0, len(x), dtype=x.dtype)
+    whole = run(radii, every)
+    for i in every.split(1):
+        what = f"example {int(i)} alone with its radius against the same in a batch"
+        compare(run(float(radii[i]), i), whole.success[i], whole.loss[i], what)
 
 
 def empty_batch(case: AttackCase) -> None:
