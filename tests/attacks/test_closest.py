@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from danskin.attacks.asking import Asking
 from danskin.attacks.boundary import Boundary
 from danskin.attacks.carlini_wagner import CarliniWagner
 from danskin.attacks.closest import Closest
@@ -14,6 +15,7 @@ from danskin.attacks.ddn import DDN
 from danskin.attacks.deepfool import DeepFool
 from danskin.attacks.ead import EAD
 from danskin.attacks.fmn import FMN
+from danskin.attacks.goal import Goal
 from danskin.attacks.hop_skip_jump import HopSkipJump
 from danskin.attacks.payoff import ShiftPayoff
 from danskin.errors import InputError, ModelError
@@ -174,14 +176,14 @@ def test_lead_is_what_the_adversary_is_ahead_by():
     logits = torch.tensor([[1.0, 3.0, 2.0], [5.0, 1.0, 1.5]])
     y, t = torch.tensor([1, 0]), torch.tensor([2, 2])
     x = torch.zeros(2, 1)
-    f = ShiftPayoff(nn.Identity(), x, y, None, get_loss("margin"), None, torch.float32)
-    assert f.lead(logits).tolist() == [-1.0, -3.5]
-    f = ShiftPayoff(nn.Identity(), x, y, t, get_loss("targeted_margin"), None, torch.float32)
-    assert f.lead(logits).tolist() == [-1.0, -3.5]
-    assert f.lead(torch.tensor([[1.0, 0.0, 9.0], [5.0, 9.0, 1.5]])).tolist() == [8.0, -7.5]
+    f = ShiftPayoff(Asking(nn.Identity(), torch.float32), Goal(y, None, get_loss("margin")), x, None)
+    assert f.goal.lead(logits).tolist() == [-1.0, -3.5]
+    f = ShiftPayoff(Asking(nn.Identity(), torch.float32), Goal(y, t, get_loss("targeted_margin")), x, None)
+    assert f.goal.lead(logits).tolist() == [-1.0, -3.5]
+    assert f.goal.lead(torch.tensor([[1.0, 0.0, 9.0], [5.0, 9.0, 1.5]])).tolist() == [8.0, -7.5]
     b = torch.tensor([1, -1])
-    f = ShiftPayoff(nn.Identity(), x, b, None, get_loss("hinge"), None, torch.float32)
-    assert f.lead(torch.tensor([[2.0], [3.0]])).tolist() == [-2.0, 3.0]
+    f = ShiftPayoff(Asking(nn.Identity(), torch.float32), Goal(b, None, get_loss("hinge")), x, None)
+    assert f.goal.lead(torch.tensor([[2.0], [3.0]])).tolist() == [-2.0, 3.0]
 
 
 def _closest(stop=False, radius=1.0):
@@ -190,7 +192,7 @@ def _closest(stop=False, radius=1.0):
         model.weight.copy_(torch.tensor([[0.0, 0.0], [1.0, 0.0]]))
         model.bias.copy_(torch.tensor([0.0, -0.5]))
     x, y = torch.zeros(3, 2, dtype=torch.float64), torch.zeros(3, dtype=torch.int64)
-    f = ShiftPayoff(model, x, y, None, get_loss("margin"), None, torch.float64)
+    f = ShiftPayoff(Asking(model, torch.float64), Goal(y, None, get_loss("margin")), x, None)
     closest = Closest(f, torch.zeros_like(x), L2(radius), Streams.of(0, torch.arange(3)), stop=stop, labels_only=False)
     closest.look(closest.start)
     return closest

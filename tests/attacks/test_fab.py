@@ -191,10 +191,12 @@ def test_the_pull_back_finds_where_it_turns(inside, outside):
         """Adversarial from a norm on; the lead bends there."""
 
         def __init__(self, y, at):
-            self.x, self.at, self.dtype, self.y = torch.zeros_like(y), at, y.dtype, y
+            self.x, self.at, self.y = torch.zeros_like(y), at, y
 
         def shifted(self, delta):
             return delta
+
+        seen = shifted
 
         def confirmed(self, point, hit):
             return hit

@@ -31,7 +31,7 @@ def wrong_classes(f: ShiftPayoff, most: int | None, width: int | None = None) ->
             logits = part.logits(part.shifted(torch.zeros_like(part.x)))
         if logits.ndim != 2 or logits.shape[1] < 2:
             raise InputError("targets: expected a model with at least 2 classes, got one output; give it more")
-        order = logits.scatter(1, part.y[:, None], -torch.inf).sort(dim=1, descending=True, stable=True).indices
+        order = logits.scatter(1, part.goal.y[:, None], -torch.inf).sort(dim=1, descending=True, stable=True).indices
         ranked.append(order[:, : logits.shape[1] - 1])
     out = torch.cat(ranked)
     return out if most is None else out[:, :most]
@@ -111,7 +111,7 @@ class Towards(PerRow):
         """Maximise over Y and the classes."""
         if not isinstance(f, ShiftPayoff):
             raise InputError("Towards: expected the payoff of an attack, got another function; call the attack")
-        f = replace(f, loss=get_loss(self.loss))
+        f = f.with_loss(get_loss(self.loss))
         toward = wrong_classes(f, self.classes, self.width)
         found = self.run.fanned(toward.shape[1])(f.fanned(toward), y0, Y, generator)
         return replace(found, cost=found.cost + Cost(len(y0), 0, 1))

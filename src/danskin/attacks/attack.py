@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 
 from danskin.attacks import checks
+from danskin.attacks.asking import Asking, Heard, Precision, Witness
+from danskin.attacks.goal import Goal
 from danskin.attacks.grid import Grid
 from danskin.attacks.guard import BatchNormMode, as_found, device_of, raw_module
-from danskin.attacks.payoff import Precision, ShiftPayoff, Witness, shifted
+from danskin.attacks.payoff import ShiftPayoff, shifted
 from danskin.errors import InputError
 from danskin.losses import LossName, get_loss
 from danskin.minmax import (
@@ -33,7 +35,7 @@ from danskin.minmax import (
     Streams,
     Template,
 )
-from danskin.minmax.maximize import ordinary
+from danskin.minmax.maximize import ordinary, warn_of_bad_gradient
 from danskin.minmax.precision import at_least_float32
 from danskin.minmax.rows import PerRow
 
@@ -143,14 +145,15 @@ class Attack(PerRow, ABC):
         searched, plain = (raw, None) if quick is None else (quick, raw)
 
         def adversary(batch: Batch) -> ShiftPayoff:
-            payoff = ShiftPayoff(searched, batch.x, batch.y, batch.targets, loss, self.box, batch.dtype, self.precision)
             confirm = getattr(self, "stop", False)
-            payoff = replace(payoff, plain=plain, draws=self.draws, confirm=confirm, grid=self._grid(batch))
+            asking = Asking(searched, batch.dtype, plain, self.precision, self.draws, confirm)
+            goal = Goal(batch.y, batch.targets, loss)
+            payoff = ShiftPayoff(asking, goal, batch.x, self.box, self._grid(batch))
             return payoff.from_clean() if loss.relative else payoff
 
         def payoff(batch: Batch, delta: Tensor) -> Tensor:
             logits = model(self.points(batch, delta))
-            return adversary(batch).value(at_least_float32(logits))
+            return adversary(batch).goal.value(at_least_float32(logits))
 
         def guard() -> Any:
             return as_found(raw, batchnorm or self.batchnorm, device or device_of(raw))
@@ -305,11 +308,17 @@ class Attack(PerRow, ABC):
             streams = streams if child is None else streams.child(child)
             payoff: ShiftPayoff = problem.adversary_payoff(batch)  # type: ignore[assignment]
             if witness is not None:
-                payoff = replace(payoff, witness=witness, names=torch.arange(len(batch.x), device=batch.x.device))
+                heard = Heard(torch.arange(len(batch.x), device=batch.x.device), witness)
+                payoff = replace(payoff, asking=replace(payoff.asking, heard=heard))
             if self.anywhere and isinstance(self.ball, Linf) and self.grid is None:
                 payoff = replace(payoff, among_inputs=True)
-                return payoff, self.maximizer()(payoff, batch.x, Cube(batch.x, self.ball, self.box), streams)
-            return payoff, self.maximizer()(payoff, problem.start(batch), problem.feasible(batch), streams)
+                found = self.maximizer()(payoff, batch.x, Cube(batch.x, self.ball, self.box), streams)
+            else:
+                found = self.maximizer()(payoff, problem.start(batch), problem.feasible(batch), streams)
+            if bool(payoff.asking.tally.bad_gradient):
+                warn_of_bad_gradient()
+                found = replace(found, status=Status.BAD_GRADIENT)
+            return payoff, found
 
     def _judge(self, payoff: ShiftPayoff, batch: Batch, found: Maximum, model: Any) -> Attacked:
         """What the plain model says of the points found, and whether they are where they may be.
@@ -318,15 +327,16 @@ class Attack(PerRow, ABC):
         inputs; otherwise there is one more forward pass.
         """
         x = payoff.inputs(found.y)
-        cost = found.cost + Cost(payoff.extra.forwards, payoff.extra.backwards)
+        tally = payoff.asking.tally
+        cost = found.cost + Cost(tally.forwards, tally.backwards)
         value, success = found.value, found.settled
-        other = payoff.cheap or batch.dtype != batch.x.dtype or self.draws > 1
+        other = payoff.asking.cheap(x.device.type) or batch.dtype != batch.x.dtype or self.draws > 1
         other |= self.batchnorm in ("batch_frozen", "train_update")  # the search saw another function
         if value is None or success is None or other:
             draws, size = max(JUDGE_DRAWS, self.draws) if self.draws > 1 else 1, getattr(self, "width", None) or len(x)
             mode: BatchNormMode = "eval" if self.batchnorm == "eval" else "as_is"  # the model's own outcome
             with as_found(model, mode, x.device, warn=False):
-                parts = [part.judge(point, draws) for part, point in _pieces(payoff, x, size)]
+                parts = [part.asking.judge(point, part.goal, draws) for part, point in _pieces(payoff, x, size)]
             value, probability = (torch.cat(each) for each in zip(*parts, strict=True))
             cost += Cost(draws * len(x), 0, draws * len(parts))
             success = 2 * probability > 1

@@ -64,8 +64,8 @@ class _Stage(PerRow):
         if not self.attack.applies_to(f.x):
             value, settled, _ = look(f, y0, False)
             return Maximum(y0, value, settled, Cost(len(y0), 0, 1), Status.DONE)
-        found = self.inner(replace(f, loss=get_loss(self.attack.loss)), y0, Y, generator)
-        value, _, _ = look(replace(f, confirm=False), found.y, False)
+        found = self.inner(f.with_loss(get_loss(self.attack.loss)), y0, Y, generator)
+        value, _, _ = look(replace(f, asking=replace(f.asking, confirm=False)), found.y, False)
         return replace(found, value=value, cost=found.cost + Cost(len(y0), 0, 1))
 
 

@@ -123,7 +123,7 @@ class BETA(Attack):
             copies = torch.arange(m, device=x.device).repeat(len(x))
             streams = Streams.of_content(seed, batch.x).rows(rows).child(copies)
             run = replace(self._ascent().rows(rows), keep="value", stop=False)
-            fanned = replace(payoff, loss=get_loss(self.loss)).fanned(classes)
+            fanned = payoff.with_loss(get_loss(self.loss)).fanned(classes)
             found = run(fanned, torch.zeros_like(batch.x)[rows], Y.rows(rows), streams)
         margin = (found.y.new_empty(0) if found.value is None else found.value).view(len(x), m)
         return ClassPerturbations(found.y.view(len(x), m, *x.shape[1:]), margin, classes)

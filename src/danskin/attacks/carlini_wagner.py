@@ -129,7 +129,7 @@ class CarliniWagner(ClosestAttack):
             tanh = w.tanh() if reach else w
             delta = closest.boxed((tanh - tanh0).mul_(reach)) if reach else w.clone()
             logits, hit, point = closest.look(delta, gradient=True)
-            gap = (self.confidence - closest.f.lead(logits)).clamp_min(0)
+            gap = (self.confidence - closest.f.goal.lead(logits)).clamp_min(0)
             g = closest.slope(gap * constants.c, point).add_(delta, alpha=2)
             loss = vector_norm(delta, 2) ** 2 + constants.c * gap.detach()
             if reach:

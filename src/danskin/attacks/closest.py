@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from danskin.attacks.attack import Attack, Ball
-from danskin.attacks.payoff import ShiftPayoff, cast_towards
+from danskin.attacks.payoff import ShiftPayoff
 from danskin.errors import InputError
 from danskin.minmax import Cost, Intersection, Linf, Maximizer, Maximum, Set, Status, Streams, Template
-from danskin.minmax.maximize import Payoff, gradient_at, mask
+from danskin.minmax.maximize import Payoff, mask
 from danskin.minmax.rows import numbers
 from danskin.minmax.sets import rowwise, vector_norm
 
@@ -119,15 +119,13 @@ class Closest:
         """
         f = self.f if rows is None else self.f.rows(rows)
         with torch.no_grad():
-            point = f.shifted(delta)
-            if f.dtype != point.dtype:  # look at the point that will be handed out
-                point = cast_towards(f.x, point, f.dtype).to(point.dtype)
+            point = f.seen(delta)
         with torch.set_grad_enabled(gradient):
             logits = f.logits(point.requires_grad_(gradient))
         seen = logits.detach()
-        hit = f.confirmed(point, f.adversarial(seen)) & seen.reshape(len(seen), -1).isfinite().all(1)
+        hit = f.confirmed(point, f.goal.adversarial(seen)) & seen.reshape(len(seen), -1).isfinite().all(1)
         if self.least > 0:
-            hit &= f.lead(seen) >= self.least
+            hit &= f.goal.lead(seen) >= self.least
         self.cost += Cost(len(delta), 0, 1)
         places = self.index if rows is None else self.index[rows]
         self.spent.index_add_(0, places, torch.ones_like(places))
@@ -161,11 +159,7 @@ class Closest:
         `retain` keeps the graph for more.
         """
         self.cost += Cost(0, len(point), 0)
-        g = None
-        if retain and value.requires_grad:
-            (g,) = torch.autograd.grad(value.sum(), point, retain_graph=True, allow_unused=True)
-        if g is None:
-            g = gradient_at(value, point)
+        g = self.f.asking.gradient(value, point, retain=retain)
         if g.stride() != point.stride():  # an expanded gradient cannot be written to
             g = torch.empty_like(point).copy_(g)
         if self._flat is None:
@@ -237,7 +231,7 @@ class Closest:
             self._seat(rows)
             logits, _, _ = self.look(y[rows], keep=False)
             self._logits[rows] = logits
-        value, settled = f.value(self._logits), f.adversarial(self._logits)
+        value, settled = f.goal.value(self._logits), f.goal.adversarial(self._logits)
         return Maximum(y, value.to(y.dtype), settled, self._total(), status)
 
     def _total(self) -> Cost:

@@ -60,7 +60,7 @@ class DDN(ClosestAttack):
             logits, hit, point = closest.look(delta, gradient=not last)
             if last:
                 break
-            g = closest.slope(closest.f.value(logits), point)
+            g = closest.slope(closest.f.goal.value(logits), point)
             left = closest.compact(delta, g, norm, most, hit)
             if left is None:
                 return

@@ -56,7 +56,7 @@ class DeepFool(ClosestAttack):
 
     def search(self, closest: Closest) -> None:
         """Linearise and step."""
-        if closest.f.targets is not None:
+        if closest.f.goal.targets is not None:
             raise InputError(
                 "targets: expected none for DeepFool, got some; it leaves the label's region by the nearest boundary: "
                 "use DDN, FMN or CarliniWagner for targets"
@@ -106,9 +106,9 @@ class DeepFool(ClosestAttack):
 def _gaps(f: ShiftPayoff, logits: Tensor) -> Tensor:
     """(rows, classes - 1) z_j - z_y for j != y; one output h gives -2 y h / 2, the one boundary there is."""
     if logits.ndim == 1 or logits.shape[1] == 1:
-        return (-logits.reshape(-1) * f.y)[:, None]
+        return (-logits.reshape(-1) * f.goal.y)[:, None]
     classes = logits.shape[1]
     others = torch.arange(classes - 1, device=logits.device) + (
-        torch.arange(classes - 1, device=logits.device) >= f.y[:, None]
+        torch.arange(classes - 1, device=logits.device) >= f.goal.y[:, None]
     ).to(torch.int64)
-    return logits.gather(1, others) - logits.gather(1, f.y[:, None])
+    return logits.gather(1, others) - logits.gather(1, f.goal.y[:, None])

@@ -81,7 +81,7 @@ class EAD(ClosestAttack):
         while True:
             logits, hit, point = closest.look(u, gradient=True)
             found |= hit
-            gap = (self.confidence - closest.f.lead(logits)).clamp_min(0)
+            gap = (self.confidence - closest.f.goal.lead(logits)).clamp_min(0)
             g = closest.slope(gap * constants.c, point).add_(u, alpha=2)
             loss = constants.c * gap.detach() + self._elastic(u)
             a = self.step * (1 - at.to(u.dtype) / self.steps).sqrt()

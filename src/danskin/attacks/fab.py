@@ -56,7 +56,8 @@ class _Inside(PerRow):
         if not isinstance(f, ShiftPayoff):
             raise InputError("FAB: expected the payoff of an attack, got another function; call the attack")
         ball = ball_of(Y)
-        f = replace(f, confirm=True, reach=replace(ball, radius=_REACH * torch.as_tensor(ball.value)))
+        reach = replace(ball, radius=_REACH * torch.as_tensor(ball.value))
+        f = replace(f, asking=replace(f.asking, confirm=True, reach=reach))
         found = self.runs(f, y0, Y, generator)
         y, cost, inside = found.y, found.cost, ball.violation(found.y) == 0
         norm = ball.norm(y)

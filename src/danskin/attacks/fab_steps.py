@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from danskin.attacks.attack import Ball
-from danskin.attacks.payoff import ShiftPayoff, cast_towards
+from danskin.attacks.payoff import ShiftPayoff
 from danskin.errors import InputError
 from danskin.minmax import L1, L2, Box, Intersection, Linf, Maximum, Set, Streams
 from danskin.minmax.conveyor import Belt, State, convey
 from danskin.minmax.hyperplane import hyperplane_step
-from danskin.minmax.maximize import Payoff, gradient_at, mask
+from danskin.minmax.maximize import Payoff, mask
 from danskin.minmax.rows import PerRow, numbers
 from danskin.minmax.sets import rowwise
 
@@ -27,11 +27,11 @@ def _gaps(f: ShiftPayoff, logits: Tensor) -> Tensor:
 
     z_j - z_y for all j != y; -y h for one output h; the lead of the target where there is one.
     """
-    if f.targets is not None or logits.ndim == 1 or logits.shape[1] == 1:
-        return f.lead(logits)[:, None]
+    if f.goal.targets is not None or logits.ndim == 1 or logits.shape[1] == 1:
+        return f.goal.lead(logits)[:, None]
     classes = torch.arange(logits.shape[1] - 1, device=logits.device)
-    others = classes + (classes >= f.y[:, None]).to(classes.dtype)
-    return logits.gather(1, others) - logits.gather(1, f.y[:, None])
+    others = classes + (classes >= f.goal.y[:, None]).to(classes.dtype)
+    return logits.gather(1, others) - logits.gather(1, f.goal.y[:, None])
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,19 +51,19 @@ class Nearest:
     def __call__(self, delta: Tensor) -> tuple[Tensor, Tensor]:
         """(lead of the nearest wrong class, adversarial) at x + delta."""
         logits, hit = self.base.look(self.base.shifted(delta))
-        return self.base.lead(logits), hit
+        return self.base.goal.lead(logits), hit
 
     def with_gradient(self, delta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(F_j, adversarial, gradient of F_j) at x + delta for the nearest boundary j."""
         with torch.no_grad():
             point = self.base.shifted(delta)
-        asked = self.base.extra.forwards
+        tally, asked = self.base.asking.tally, self.base.asking.tally.forwards
         logits, hit = self.base.look(point.requires_grad_())
         gaps = _gaps(self.base, logits)
         last = gaps.shape[1] - 1
         value, slope, far = gaps[:, 0].detach(), None, None
         for j in range(last + 1):
-            g = _kept_gradient(gaps[:, j], point) if j < last else gradient_at(gaps[:, j], point)
+            g = self.base.asking.gradient(gaps[:, j], point, retain=j < last)
             distance = gaps[:, j].detach().abs() / (self.ball.dual_norm(g) + 1e-12)
             if slope is None or far is None:
                 slope, far = g, distance
@@ -71,20 +71,12 @@ class Nearest:
             nearer = distance < far
             far, value = torch.where(nearer, distance, far), torch.where(nearer, gaps[:, j].detach(), value)
             slope = torch.where(mask(nearer, g), g, slope)
-        self.base.extra.backwards += last * (len(point) + self.base.extra.forwards - asked)  # some of them twice
+        tally.backwards += last * (len(point) + tally.forwards - asked)  # some of them twice
         return value, hit, slope if slope is not None else torch.zeros_like(point)
 
     def rows(self, index: Tensor) -> Nearest:
         """The payoff of some examples."""
         return Nearest(self.base.rows(index), self.ball.rows(index))
-
-
-def _kept_gradient(value: Tensor, point: Tensor) -> Tensor:
-    """The gradient, with the graph left for others; 0 where the value does not depend on the point."""
-    if not value.requires_grad:
-        return gradient_at(value, point)
-    (g,) = torch.autograd.grad(value.sum(), point, retain_graph=True, allow_unused=True)
-    return torch.zeros_like(point) if g is None else g
 
 
 def _payoff_of(f: Any) -> ShiftPayoff:
@@ -95,10 +87,7 @@ def _payoff_of(f: Any) -> ShiftPayoff:
 def _as_seen(f: Any, delta: Tensor) -> Tensor:
     """The shift whose point the model sees: within the box, in the dtype of the inputs."""
     payoff = _payoff_of(f)
-    point = payoff.shifted(delta)
-    if payoff.dtype != point.dtype:
-        point = cast_towards(payoff.x, point, payoff.dtype).to(point.dtype)
-    return point - payoff.x
+    return payoff.seen(delta) - payoff.x
 
 
 def _look(belt: Belt, y: Tensor, *, gradient: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -71,7 +71,7 @@ class FMN(ClosestAttack):
             logits, hit, point = closest.look(delta, gradient=not last)
             if last:
                 break
-            ahead = closest.f.lead(logits)
+            ahead = closest.f.goal.lead(logits)
             g = closest.slope(ahead, point)
             if closest.low is not None and closest.high is not None:  # what would only leave the box is no direction
                 g = g.masked_fill(((g < 0) & (delta <= closest.low)) | ((g > 0) & (delta >= closest.high)), 0)

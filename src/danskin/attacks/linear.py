@@ -52,17 +52,17 @@ class LinearWorstCase(Attack):
 def _leads(payoff: ShiftPayoff, logits: Tensor) -> Tensor:
     """(batch, k): what must become positive for an error, one column per way to err."""
     if logits.ndim == 1 or logits.shape[1] == 1:
-        return -(logits.reshape(-1) * payoff.y).unsqueeze(1)
-    if payoff.targets is not None:
+        return -(logits.reshape(-1) * payoff.goal.y).unsqueeze(1)
+    if payoff.goal.targets is not None:
         if logits.shape[1] > 2:
             raise InputError(
                 f"LinearWorstCase: expected no targets with more than two classes, got targets and {logits.shape[1]} "
                 "classes; leave targets out, or use PGD"
             )
-        goal = logits.gather(1, payoff.targets[:, None])
-        return (goal - logits.scatter(1, payoff.targets[:, None], -torch.inf).amax(1, True)).expand(-1, 1)
-    own = torch.nn.functional.one_hot(payoff.y, logits.shape[1]).bool()
-    return (logits - logits.gather(1, payoff.y[:, None])).masked_fill(own, -torch.inf)
+        goal = logits.gather(1, payoff.goal.targets[:, None])
+        return (goal - logits.scatter(1, payoff.goal.targets[:, None], -torch.inf).amax(1, True)).expand(-1, 1)
+    own = torch.nn.functional.one_hot(payoff.goal.y, logits.shape[1]).bool()
+    return (logits - logits.gather(1, payoff.goal.y[:, None])).masked_fill(own, -torch.inf)
 
 
 def _worst_vertex(f: Any, y0: Tensor, Y: Set, generator: Streams | None = None) -> Maximum:
@@ -88,14 +88,14 @@ def _worst_vertex(f: Any, y0: Tensor, Y: Set, generator: Streams | None = None) 
         logits = f.logits(f.shifted(best), plain=True)
     found = _leads(f, logits).amax(1)
     scale = 1 + logits.abs().reshape(len(logits), -1).amax(1) + promised.abs()
-    rounding = max(1e-3, 16 * torch.finfo(f.dtype).eps)  # of a model in half precision
+    rounding = max(1e-3, 16 * torch.finfo(f.asking.dtype).eps)  # of a model in half precision
     if bool(((found - promised).abs() > rounding * scale).any()):
         raise ModelError(
             "LinearWorstCase: expected an affine model, got one whose outputs are not linear in the input; use PGD"
         )
     n = len(y0)
     cost = Cost(2 * n, leads.shape[1] * n, 2)
-    return Maximum(best, f.value(logits), f.adversarial(logits), cost, Status.DONE)
+    return Maximum(best, f.goal.value(logits), f.goal.adversarial(logits), cost, Status.DONE)
 
 
 def robust_logistic_risk(model: torch.nn.Linear, x: Tensor, y: Tensor, ball: Ball) -> Tensor:

@@ -45,7 +45,7 @@ class SharedFirst(PerRow):
         """Maximise over Y and the classes."""
         if not isinstance(f, ShiftPayoff):
             raise InputError("shared_first: expected the payoff of an attack, got another function; call the attack")
-        f = replace(f, loss=get_loss(self.loss))
+        f = f.with_loss(get_loss(self.loss))
         start = first_point("BETA", self.run.random_start, y0, Y, generator)
         toward = wrong_classes(f, self.classes, self.width)
         n, m = toward.shape
@@ -71,9 +71,7 @@ class SharedFirst(PerRow):
         point.requires_grad_()
         logits = f.logits(point)
         slopes = [
-            torch.autograd.grad(replace(f, toward=c).value(logits).sum(), point, retain_graph=j + 1 < toward.shape[1])[
-                0
-            ]
+            f.asking.gradient(replace(f.goal, toward=c).value(logits), point, retain=j + 1 < toward.shape[1])
             for j, c in enumerate(toward.unbind(1))
         ]
         return torch.stack(slopes, 1).flatten(0, 1)

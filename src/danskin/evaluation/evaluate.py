@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from danskin.attacks.asking import Precision
 from danskin.attacks.attack import JUDGE_DRAWS, Attack, Ball, in_bounds
 from danskin.attacks.checks import DataBox
 from danskin.attacks.guard import as_found, device_of, raw_module
-from danskin.attacks.payoff import Precision
 from danskin.attacks.square import Square
 from danskin.errors import InputError
 from danskin.evaluation.diagnostics import diagnose

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from danskin.attacks.asking import Precision
 from danskin.attacks.guard import as_found, raw_module
-from danskin.attacks.payoff import Precision
 from danskin.errors import DanskinWarning, InputError
 from danskin.evaluation.quick import quicker
 from danskin.minmax.precision import at_least_float32

@@ -9,9 +9,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from danskin.attacks.asking import Precision
 from danskin.attacks.checks import check_precision
 from danskin.attacks.guard import raw_module
-from danskin.attacks.payoff import Precision
 from danskin.errors import DanskinWarning, InputError
 
 #: Layers whose weights autocast would round anew in every pass.

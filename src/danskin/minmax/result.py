@@ -19,6 +19,11 @@ class Status(enum.Enum):
         "try the margin loss, or an attack without gradients"
     )
 
+    BAD_GRADIENT = (
+        "some partial derivatives were NaN or infinite and counted as 0; keep the model away from roots, logarithms "
+        "and norms at 0"
+    )
+
     def __str__(self) -> str:
         return self.value
 

@@ -7,8 +7,8 @@ from typing import Any, get_args
 
 import torch
 
+from danskin.attacks.asking import Precision
 from danskin.attacks.attack import Ball
-from danskin.attacks.payoff import Precision
 from danskin.data import Dataset, load, to_float
 from danskin.errors import ConfigError
 from danskin.evaluation import SUITES

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 import danskin
+from danskin.attacks.asking import Precision
 from danskin.attacks.attack import Ball
 from danskin.attacks.guard import as_found, device_of
-from danskin.attacks.payoff import Precision
 from danskin.data import Dataset, to_float
 from danskin.errors import ConfigError, ModelError
 from danskin.evaluation import Form, Verdict, evaluate, fastest
