@@ -14,7 +14,7 @@ from danskin.attacks import checks
 from danskin.attacks.goal import Goal
 from danskin.errors import DanskinWarning, ModelError
 from danskin.minmax import Set
-from danskin.minmax.maximize import finite, gradient_at
+from danskin.minmax.gradients import finite, gradient_at
 from danskin.minmax.precision import at_least_float32
 
 #: Precision of the passes that look for a perturbation. "model": as the model is. "bfloat16": autocast, each

@@ -35,7 +35,8 @@ from danskin.minmax import (
     Streams,
     Template,
 )
-from danskin.minmax.maximize import ordinary, warn_of_bad_gradient
+from danskin.minmax.gradients import warn_of_bad_gradient
+from danskin.minmax.maximize import ordinary
 from danskin.minmax.precision import at_least_float32
 from danskin.minmax.rows import PerRow
 

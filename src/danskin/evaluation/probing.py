@@ -15,7 +15,7 @@ from danskin.attacks.checks import DataBox
 from danskin.attacks.guard import as_found
 from danskin.losses import margin
 from danskin.minmax import L1, L2, Box, Intersection, Linf, Streams
-from danskin.minmax.maximize import gradient_at
+from danskin.minmax.gradients import gradient_at
 from danskin.minmax.precision import at_least_float32
 from danskin.minmax.sets import rowwise
 
