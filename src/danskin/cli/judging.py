@@ -32,7 +32,7 @@ def evaluate(
     from danskin.files import write_json
     from danskin.run.train import evaluate_all
 
-    with Progress(config, quiet) as progress:
+    with Progress(config.trainer.epochs, quiet) as progress:
         result = evaluate_all(config, split, models, progress.event)
     if out is not None:
         write_json(out, result)

@@ -3,31 +3,55 @@
 from __future__ import annotations
 
 import sys
+import time
+from collections.abc import Callable
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.progress import Progress as Bar
-from rich.table import Table
+from rich.table import Column, Table
 
-from danskin.run.config import TrainConfig
+SAY_EVERY = 30  # seconds between two lines on how far a long stage is, without a terminal
 
 
-class Progress:
-    """A bar on a terminal; a line per epoch elsewhere; nothing when quiet."""
+def bar_for(console: Console, *, counts: bool, shown: bool) -> Bar:
+    """A bar whose line fits the terminal: its name, how far, time gone and left, and of the note what has room."""
+    how_far = MofNCompleteColumn() if counts else TaskProgressColumn()
+    return Bar(
+        TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis", max_width=18)),
+        BarColumn(bar_width=12),
+        how_far,
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
+        console=console,
+        expand=True,
+        disable=not shown,
+    )
 
-    def __init__(self, config: TrainConfig, quiet: bool) -> None:
-        self.quiet = quiet
+
+class _Shown:
+    """A bar on stderr while a command works: on a terminal only, and not when quiet."""
+
+    def __init__(self, quiet: bool, *, counts: bool) -> None:
         self.console = Console(stderr=True, quiet=quiet)
         self.terminal = sys.stderr.isatty() and not quiet
-        columns = (TextColumn("{task.description:<12}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        more = (TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
-        self.bar = Bar(*columns, *more, console=self.console, disable=not self.terminal)
+        self.bar = bar_for(self.console, counts=counts, shown=self.terminal)
         self.tasks: dict[str, TaskID] = {}
-        self.epochs = config.trainer.epochs
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> Self:
         self.bar.start()
         return self
 
@@ -36,16 +60,28 @@ class Progress:
     ) -> None:
         self.bar.stop()
 
+    def task(self, name: str, total: float | None) -> TaskID:
+        """The line of this name, made when it is first asked for."""
+        if name not in self.tasks:
+            self.tasks[name] = self.bar.add_task(escape(name), total=total, note="")
+        return self.tasks[name]
+
+
+class Progress(_Shown):
+    """A bar on a terminal; a line per epoch elsewhere; nothing when quiet."""
+
+    def __init__(self, epochs: int, quiet: bool) -> None:
+        super().__init__(quiet, counts=True)
+        self.epochs = epochs
+
     def event(self, event: dict[str, Any]) -> None:
         """Show one event of training or evaluation."""
         label = event["model"]
         match event["event"]:
             case "step":
-                if label not in self.tasks:
-                    self.tasks[label] = self.bar.add_task(label, total=event["of"], note="")
                 gauges = "".join(f", {name} {value:.3g}" for name, value in list(event.get("gauges", {}).items())[:3])
                 note = f"loss {event['loss']:.3f}{gauges}"
-                self.bar.update(self.tasks[label], completed=event["step"], note=note)
+                self.bar.update(self.task(label, event["of"]), completed=event["step"], note=note)
             case "epoch":
                 self._epoch(label, event)
             case "catastrophic_overfitting":
@@ -56,9 +92,7 @@ class Progress:
             case "evaluate" if not self.terminal:
                 self.console.print(f"{label}: evaluating {event['what']}", highlight=False)
             case "evaluate":
-                if "evaluate" not in self.tasks:
-                    self.tasks["evaluate"] = self.bar.add_task("evaluate", total=None, note="")
-                self.bar.update(self.tasks["evaluate"], note=f"{label}: {event['what']}")
+                self.bar.update(self.task("evaluate", None), note=f"{label}: {event['what']}")
 
     def _epoch(self, label: str, event: dict[str, Any]) -> None:
         robust = "" if event["robust"] is None else f", robust {100 * event['robust']:.1f} %"
@@ -74,27 +108,57 @@ class Progress:
             self.console.print(text, highlight=False)
 
 
-class JudgingProgress:
-    """A line per stage of each chunk on stderr; nothing when quiet."""
+class JudgingProgress(_Shown):
+    """A bar with the time left on a terminal; a line for each stage of each chunk; nothing when quiet.
 
-    def __init__(self, quiet: bool) -> None:
-        self.console = Console(stderr=True, quiet=quiet)
+    Where there is no terminal, a long stage says how far it is every half minute.
 
-    def __enter__(self) -> JudgingProgress:
-        return self
+    Args:
+        quiet: show nothing.
+        clock: seconds from any start.
+    """
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return None
+    def __init__(self, quiet: bool, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(quiet, counts=False)
+        self.clock, self.said = clock, clock()
+        self.began: dict[str, tuple[float, float]] = {}  # work -> when it was first heard of, and how far it was
 
     def event(self, event: dict[str, Any]) -> None:
-        """Show one event of an evaluation."""
-        if event["state"] == "chosen":
+        """How far a stage is ("done" of "total"), or what came of it ("state"). A bar for each work."""
+        if "state" not in event:
+            self._far(event["stage"], event["done"], event["total"], event.get("work", event["stage"]))
+        elif event["state"] == "chosen":
             self.console.print(f"search: {event['form']}, the quickest here", highlight=False)
         elif event["state"] == "done":
             text = f"chunk {event['chunk']}: {event['stage']} broke {event['broken']} of {event['examples']}"
             self.console.print(f"{text} in {event['seconds']:.1f} s", highlight=False)
+
+    def _far(self, stage: str, done: float, total: float | None, work: str) -> None:
+        """How far the stages of one work are: `done` of `total`, all stages of it together."""
+        began, first = self.began.setdefault(work, (self.clock(), done))
+        if self.terminal:
+            self.bar.update(self.task(work, total), completed=done, total=total, note=escape(stage))
+            return
+        now = self.clock()
+        if total and now - self.said >= SAY_EVERY and done > first:
+            self.said = now
+            left = (now - began) * (total - done) / (done - first)
+            text = f"{work}: {stage}, {100 * done / total:.0f} %, about {duration(left)} left"
+            self.console.print(text, highlight=False)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as text.
+
+    >>> duration(42.3), duration(100), duration(5000)
+    ('42 s', '1 min 40 s', '1 h 23 min')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def results_table(result: dict[str, Any]) -> None:

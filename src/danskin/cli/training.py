@@ -41,7 +41,7 @@ def train(
         if resume is None:
             folder = runtime.share(str(Record.create(config, runs, out).folder) if runtime.main else None)
             record = Record(Path(folder))
-        with Progress(config, quiet or not runtime.main) as progress:
+        with Progress(config.trainer.epochs, quiet or not runtime.main) as progress:
             try:
                 result = run_training(config, record, runtime, progress.event)
             except KeyboardInterrupt:  # typer would end without a word

@@ -21,6 +21,7 @@ from danskin.evaluation.examples import Chunk, Data, chunks
 from danskin.evaluation.fingerprint import model_hash
 from danskin.evaluation.journal import ROBUST, WRONG, Journal, Memory
 from danskin.evaluation.masking import Flag, flags_from_results
+from danskin.evaluation.meter import Listener, Meter, silent
 from danskin.evaluation.suites import Suite, adapted, pieces, suite_of
 from danskin.evaluation.verdict import Stage, Verdict
 from danskin.losses import check_labels, get_loss, predict
@@ -49,7 +50,7 @@ def evaluate(
     shard: tuple[int, int] = (0, 1),
     diagnostics: int = 32,
     keep_points: bool = False,
-    progress: Callable[[dict[str, Any]], None] = lambda event: None,
+    progress: Listener = silent,
 ) -> Verdict:
     r"""The share of examples that are right at every x + delta, delta in ball and box, that a suite of attacks tries.
 
@@ -75,7 +76,8 @@ def evaluate(
         shard: (rank, world): look only at the examples whose number is rank modulo world; `Verdict.merge` joins.
         diagnostics: examples to look for masked gradients with (`diagnose`); 0 for none.
         keep_points: return the inputs found by this call, all at once in memory (a journal keeps all on disk).
-        progress: called with a small dict at the start and the end of each stage of each chunk.
+        progress: called with a small dict at the start and the end of each stage of each chunk ("state", "chunk",
+            "stage", "examples", at the end "broken", "seconds"), and between with "work", "stage", "done" and "total".
 
     Returns:
         The verdict; print it.
@@ -98,7 +100,8 @@ def evaluate(
         journal.open(_question(raw, name, attacks, ball, box, seed, precision, size))
     kept = journal is not None
     journal = journal or Memory()
-    judge = _Judge(raw, attacks, batch_size, seed, quick, journal, progress, keep_points)
+    meter = Meter(attacks, _count(data, shard), progress)
+    judge = _Judge(raw, attacks, batch_size, seed, quick, journal, progress, meter, keep_points)
     parts, flags = [], ()  # type: tuple[list[_Part], tuple[Flag, ...]]
     for part in chunks(data, size, device, shard, digests=kept):
         if not len(part.index):
@@ -107,7 +110,8 @@ def evaluate(
             if not parts and diagnostics:
                 most = type(ball)(float(torch.as_tensor(ball.value).max()))  # it looks at one radius
                 flags = diagnose(raw, part.x[:diagnostics], part.y[:diagnostics], most, box=box, seed=seed)
-            done = judge(part)
+            with meter.counting(raw if quick is None else quick):
+                done = judge(part)
         parts.append(done)
     return _verdict(name, attacks, ball, box, seed, parts, judge, flags)
 
@@ -133,7 +137,8 @@ class _Judge:
     seed: int
     quick: Model | None
     journal: Journal
-    progress: Callable[[dict[str, Any]], None]
+    progress: Listener
+    meter: Meter
     keep_points: bool
     left_out: dict[str, str] = field(default_factory=dict)
 
@@ -156,11 +161,13 @@ class _Judge:
             if not len(todo):
                 continue
             self.progress({"chunk": chunk.number, "stage": name, "examples": len(todo), "state": "begun"})
+            self.meter.begin(name, stage, len(chunk.index), len(todo))
             cost = self._stage(chunk, part, stage, attack, todo)
             survived = todo[part.broken_by[todo] == ROBUST]
             self.journal.passed(chunk, chunk.index[survived], stage, cost)
             event = {"chunk": chunk.number, "stage": name, "examples": len(todo), "state": "done"}
             self.progress(event | {"broken": len(todo) - len(survived), "seconds": cost.seconds})
+        self.meter.end_chunk(len(chunk.index))
         return part
 
     def _says(self, x: Tensor, y: Tensor) -> tuple[Tensor, Cost]:
@@ -234,6 +241,13 @@ class _Judge:
             part.points[at] = found.detach().cpu()
         if len(at):
             self.journal.broken(chunk.index[at], stage, found)
+
+
+def _count(data: Data, shard: tuple[int, int]) -> int | None:
+    """How many examples this process will see; None of an iterable, which says so only at its end."""
+    if not (isinstance(data, tuple | list) and len(data) == 2 and isinstance(data[0], Tensor)):
+        return None
+    return len(range(shard[0], len(data[0]), shard[1]))
 
 
 def _once(which: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
