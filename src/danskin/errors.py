@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class DanskinError(Exception):
     """Base of all errors that danskin raises on purpose."""
@@ -42,3 +45,10 @@ class MissingError(DanskinError):
 
 class DanskinWarning(UserWarning):
     """Something works, but probably not as it was meant to."""
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """'did you mean X?', or the list of what is known."""
+    options = sorted(known)
+    near = difflib.get_close_matches(word, options, 1, 0.5)
+    return f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(options)}"

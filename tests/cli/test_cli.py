@@ -13,7 +13,9 @@ from safetensors.numpy import save_file
 from danskin.attacks import ATTACKS
 from danskin.cli import catalog
 from danskin.data import load
-from danskin.run.config import load_config, parse_yaml, plain
+from danskin.run.config import load_config
+from danskin.run.recipe import parse_yaml
+from danskin.run.schema import plain
 
 
 @pytest.fixture(scope="module")

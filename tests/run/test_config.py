@@ -7,18 +7,9 @@ from danskin.attacks import FGSM, PGD
 from danskin.errors import ConfigError, MissingError
 from danskin.minmax import L2, Linf
 from danskin.recipes import RECIPES
-from danskin.run.config import (
-    DataConfig,
-    EvaluationConfig,
-    TrainConfig,
-    build,
-    load_config,
-    override,
-    parse_yaml,
-    plain,
-    read_recipe,
-    to_yaml,
-)
+from danskin.run.config import DataConfig, EvaluationConfig, TrainConfig, load_config
+from danskin.run.recipe import override, parse_yaml, read_recipe, to_yaml
+from danskin.run.schema import build, plain
 from danskin.training import SGD, AdamW, AdversarialTraining, Augment, Cosine, OneCycle, Piecewise, StandardTraining
 
 RECIPE = """

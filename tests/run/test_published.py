@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from danskin.run.config import RECIPES, load_config
+from danskin.run.config import load_config
+from danskin.run.recipe import RECIPES
 from danskin.training import SGD, Constant, StandardTraining, Trainer
 
 PUBLISHED = [name for name, path in RECIPES.items() if path.parent.name == "published"]

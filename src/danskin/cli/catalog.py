@@ -22,7 +22,7 @@ def _tables() -> dict[str, dict[str, Any]]:
     from danskin.models import MODELS
     from danskin.recipes import RECIPES
     from danskin.regularizers import REGULARIZERS
-    from danskin.run.config import BALLS
+    from danskin.run.schema import BALLS
     from danskin.training import OBJECTIVES, OPTIMIZERS, SCHEDULES
 
     return {
@@ -52,8 +52,7 @@ def _summary(kind: str, thing: Any) -> str:
 
 def listing(kind: str | None) -> list[Row]:
     """One row for each thing of a kind, or of all kinds."""
-    from danskin.errors import ConfigError
-    from danskin.run.config import suggest
+    from danskin.errors import ConfigError, suggest
 
     tables = _tables()
     if kind is not None and kind not in tables:
@@ -92,8 +91,9 @@ def show_table(rows: list[Row]) -> None:
 
 def describe(name: str) -> str:
     """The documentation of one thing and its settings with defaults."""
-    from danskin.errors import ConfigError
-    from danskin.run.config import TrainConfig, suggest, to_yaml
+    from danskin.errors import ConfigError, suggest
+    from danskin.run.config import TrainConfig
+    from danskin.run.recipe import to_yaml
 
     if name == "config":
         return f"{inspect.getdoc(TrainConfig)}\n\nDefaults:\n\n{to_yaml(TrainConfig())}"

@@ -79,7 +79,7 @@ def _dry_run(plan: Any, jobs: int | None, as_json: bool) -> None:
     """The resolved plan on stdout, the work it means on stderr."""
     from danskin.recipes.cost import costs, describe, estimate
     from danskin.recipes.work import default_jobs
-    from danskin.run.config import to_yaml
+    from danskin.run.recipe import to_yaml
 
     described = describe(plan)
     typer.echo(json.dumps(described) if as_json else to_yaml(described).rstrip())

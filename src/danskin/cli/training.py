@@ -80,8 +80,9 @@ def _report(folder: Path) -> str | None:
 
 def _dry_run(config: Any, as_json: bool) -> None:
     """The resolved config on stdout, the work it means on stderr."""
-    from danskin.run.config import plain, to_yaml
     from danskin.run.plan import plan
+    from danskin.run.recipe import to_yaml
+    from danskin.run.schema import plain
 
     typer.echo(json.dumps(plain(config)) if as_json else to_yaml(config).rstrip())
     print(plan(config), file=sys.stderr)

@@ -12,8 +12,8 @@ import numpy as np
 
 from danskin.data.dataset import Arrays
 from danskin.data.files import data_folder
-from danskin.data.registry import DATASETS, Check, DatasetInfo, did_you_mean
-from danskin.errors import InputError, MissingError
+from danskin.data.registry import DATASETS, Check, DatasetInfo
+from danskin.errors import InputError, MissingError, suggest
 
 
 def download(name: str, folder: str | Path | None = None) -> Path:
@@ -33,7 +33,7 @@ def download(name: str, folder: str | Path | None = None) -> Path:
     info = DATASETS.get(name)
     if info is None or info.openml is None or info.check is None:
         known = [k for k, i in DATASETS.items() if i.openml is not None]
-        raise InputError(f"download: expected a set that OpenML holds, got {name!r}; {did_you_mean(name, known)}")
+        raise InputError(f"download: expected a set that OpenML holds, got {name!r}; {suggest(name, known)}")
     try:
         data, target = _fetch(info.openml)
     except ImportError as error:

@@ -11,9 +11,9 @@ from danskin.data.dataset import Arrays, Dataset, from_arrays
 from danskin.data.digits import digits
 from danskin.data.files import data_folder
 from danskin.data.npz import load_npz
-from danskin.data.registry import DATASETS, DatasetInfo, did_you_mean
+from danskin.data.registry import DATASETS, DatasetInfo
 from danskin.data.toys import TOYS, toy
-from danskin.errors import InputError, MissingError
+from danskin.errors import InputError, MissingError, suggest
 
 Reader = Callable[[Path], Arrays | None]
 
@@ -62,7 +62,7 @@ def load(name: str, folder: str | Path | None = None, *, download: bool = False)
         return toy(name)
     info = DATASETS.get(name)
     if info is None:
-        raise InputError(f"data set: expected a known name, got {name!r}; {did_you_mean(name, DATASETS)}")
+        raise InputError(f"data set: expected a known name, got {name!r}; {suggest(name, DATASETS)}")
     try:
         return _find(info, folder)
     except MissingError:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -165,10 +163,3 @@ _ALL = (
 )
 
 DATASETS: dict[str, DatasetInfo] = {info.name: info for info in _ALL}
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """How to fix an unknown name: the nearest known one, or else all of them."""
-    known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(known)}"

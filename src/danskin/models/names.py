@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable
 
 from torch import nn
 
-from danskin.errors import InputError
+from danskin.errors import InputError, suggest
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
@@ -25,10 +24,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 def unknown(what: str, name: str, known: Iterable[str]) -> InputError:
     """The error for an unknown name, with the nearest known one."""
-    known = sorted(known)
-    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
-    fix = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(known) or 'none'}"
-    return InputError(f"{what}: expected a known name, got {name!r}; {fix}")
+    return InputError(f"{what}: expected a known name, got {name!r}; {suggest(str(name), known)}")
 
 
 def activation_named(name: str) -> nn.Module:

@@ -1,5 +1,5 @@
-"""Recipes that danskin ships, by name: one YAML file each, read by `danskin.run.config`."""
+"""Recipes that danskin ships, by name: one YAML file each, read by `danskin.run.recipe`."""
 
-from danskin.run.config import RECIPES
+from danskin.run.recipe import RECIPES
 
 __all__ = ["RECIPES"]

@@ -14,8 +14,8 @@ from danskin.recipes.judge import read_cells
 from danskin.recipes.rows import Plan
 from danskin.recipes.summary import summarize
 from danskin.recipes.work import run_folder
-from danskin.run.config import plain
 from danskin.run.record import environment
+from danskin.run.schema import plain
 
 #: (case, method, column, weights).
 Key = tuple[str, str, str, str]

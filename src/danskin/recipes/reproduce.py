@@ -21,7 +21,9 @@ from danskin.recipes.page import write_page_of
 from danskin.recipes.rows import Plan
 from danskin.recipes.work import default_jobs, tasks_of, work
 from danskin.report.tables import markdown
-from danskin.run.config import TrainConfig, build, parse_yaml, plain, to_yaml
+from danskin.run.config import TrainConfig
+from danskin.run.recipe import parse_yaml, to_yaml
+from danskin.run.schema import build, plain
 
 
 def reproduce(

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from danskin.attacks import ATTACKS, Attack
-from danskin.errors import ConfigError
-from danskin.run.config import TrainConfig, build, config_of, parse_yaml, plain, suggest
+from danskin.errors import ConfigError, suggest
+from danskin.run.config import TrainConfig, config_of
+from danskin.run.recipe import parse_yaml
+from danskin.run.schema import build, plain
 
 #: Folders of the rows that can be reproduced, by the row's id.
 FOLDERS = {path.parent.name.upper(): path.parent for path in sorted(Path(__file__).parent.glob("*/recipe.yaml"))}

@@ -10,13 +10,13 @@ import torch
 from danskin.attacks.asking import Precision
 from danskin.attacks.attack import Ball
 from danskin.data import Dataset, load, to_float
-from danskin.errors import ConfigError
+from danskin.errors import ConfigError, suggest
 from danskin.evaluation import SUITES
 from danskin.evaluation.certify import CertifyMethod
 from danskin.evaluation.fingerprint import model_hash
 from danskin.foreign import Opened, check_model, open_model
 from danskin.models import MODELS
-from danskin.run.config import parse_yaml, suggest
+from danskin.run.recipe import parse_yaml
 from danskin.run.source import open_source
 from danskin.run.verdict import Question, parse_ball
 

@@ -18,7 +18,8 @@ from danskin.data import to_float
 from danskin.losses import labelled_loss, predict
 from danskin.metrics import Share
 from danskin.minmax import L1, L2, Linf, number
-from danskin.run.config import EvaluationConfig, name_of
+from danskin.run.config import EvaluationConfig
+from danskin.run.schema import name_of
 
 
 def title(attack: Attack) -> str:

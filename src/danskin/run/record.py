@@ -19,7 +19,9 @@ import torch
 import danskin
 from danskin.errors import ConfigError, MissingError
 from danskin.files import write_json, write_text
-from danskin.run.config import TrainConfig, build, parse_yaml, to_yaml
+from danskin.run.config import TrainConfig
+from danskin.run.recipe import parse_yaml, to_yaml
+from danskin.run.schema import build
 
 
 def now() -> str:

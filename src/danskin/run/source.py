@@ -9,8 +9,10 @@ from torch import nn
 
 from danskin.errors import CheckpointError, MissingError
 from danskin.run import checkpoint
-from danskin.run.config import TrainConfig, build, override, parse_yaml
+from danskin.run.config import TrainConfig
+from danskin.run.recipe import override, parse_yaml
 from danskin.run.record import Record
+from danskin.run.schema import build
 from danskin.run.train import Split, load_models, load_split, new_model
 
 

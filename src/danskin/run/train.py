@@ -25,10 +25,12 @@ from danskin.losses import labelled_loss
 from danskin.models import build as build_model
 from danskin.models import describe
 from danskin.run import checkpoint
-from danskin.run.config import DataConfig, TrainConfig, build, parse_yaml, plain, to_yaml
+from danskin.run.config import DataConfig, TrainConfig
 from danskin.run.evaluation import default_attacks, evaluate_model, picture_grid
+from danskin.run.recipe import parse_yaml, to_yaml
 from danskin.run.record import Record, environment
 from danskin.run.runtime import Runtime
+from danskin.run.schema import build, plain
 from danskin.training import Hooks, TrainingState
 
 Listener = Callable[[dict[str, Any]], None]

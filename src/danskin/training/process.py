@@ -36,6 +36,11 @@ class Process(Protocol):
         ...
 
 
+def part_of(process: Process) -> slice:
+    """The places in a batch or a data set that are this process's: every `world`-th, from its rank."""
+    return slice(process.rank, None, process.world)
+
+
 class SingleProcess:
     """The only process."""
 
