@@ -13,8 +13,9 @@ FILES = sorted(ROOT.rglob("*.py"))
 DIRECT = {
     "errors": set(),
     "files": set(),
+    "inputs": {"errors"},
     "minmax": {"errors"},
-    "losses": {"minmax"},
+    "losses": {"minmax", "inputs"},
     "lipschitz": {"minmax"},
     "transport": {"minmax"},
     "optim": {"minmax"},
@@ -26,7 +27,7 @@ DIRECT = {
     "gan": {"critics", "metrics", "optim", "minmax"},
     "games": {"minmax", "optim"},
     "evaluation": {"attacks", "lipschitz", "metrics"},
-    "data": {"errors"},
+    "data": {"errors", "inputs"},
     "models": {"errors"},
 }
 LIBRARY = set(DIRECT)

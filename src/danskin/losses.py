@@ -2,7 +2,8 @@
 
 Every loss takes logits and labels and returns one value per example; means are taken once, elsewhere.
 Two kinds of labels exist and are never mixed silently: classes 0..C-1 with logits (batch, C), and -1/+1
-with one output per example, (batch,) or (batch, 1). LECTURE row A2; the margin losses are rows C6 and C7.
+with one output per example, (batch,) or (batch, 1). A class whose logit is -inf is not there (a masked class): it has
+probability 0, 0 log 0 = 0, and no loss or gradient depends on it. LECTURE row A2; the margin losses are rows C6 and C7.
 """
 
 from __future__ import annotations
@@ -21,14 +22,41 @@ LossName = Literal["cross_entropy", "margin", "targeted_margin", "dlr", "targete
                    "squared", "hinge", "kl"]  # fmt: skip
 
 
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """-log softmax(z)_y, (batch,)."""
-    return F.cross_entropy(logits, labels, reduction="none")
+def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
+    """-log softmax(z)_y, (batch,); with label smoothing s, (1 - s) of it and s of its mean over the classes there."""
+    if not smoothing:
+        return F.cross_entropy(logits, labels, reduction="none")
+    log_p = logits.log_softmax(1)
+    there = logits.detach() > -torch.inf
+    spread = torch.where(there, log_p, 0).sum(1) / there.sum(1).clamp_min(1)
+    return -(1 - smoothing) * _at(log_p, labels) - smoothing * spread
+
+
+def usable(logits: Tensor) -> Tensor:
+    """(batch,) bool: no NaN, nothing infinitely large, and some class is there: a decision can be read off."""
+    flat = logits.detach().reshape(len(logits), -1)
+    return (flat < torch.inf).all(1) & (flat > -torch.inf).any(1)
 
 
 def _others(logits: Tensor, labels: Tensor) -> Tensor:
     """The largest logit of a class that is not the label."""
     return logits.scatter(1, labels[:, None], -torch.inf).amax(1)
+
+
+def apart(logits: Tensor, others: Tensor) -> Tensor:
+    """|z - z'| entry by entry; 0 where both are -inf."""
+    return torch.where(logits == others, 0.0, (logits - others).abs())
+
+
+def largest(logits: Tensor) -> Tensor:
+    """(batch,) the largest |z| of the classes that are there."""
+    return torch.where(logits > -torch.inf, logits.abs(), 0.0).reshape(len(logits), -1).amax(1)
+
+
+def other_classes(logits: Tensor, labels: Tensor) -> Tensor:
+    """(batch, C - 1) int64: all classes but the label, in order."""
+    classes = torch.arange(logits.shape[1] - 1, device=logits.device)
+    return classes + (classes >= labels[:, None]).to(classes.dtype)
 
 
 def _at(logits: Tensor, labels: Tensor) -> Tensor:
@@ -41,19 +69,23 @@ def margin(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def targeted_margin(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
-    """z_t - z_y."""
-    return _at(logits, targets) - _at(logits, labels)
+    """z_t - z_y; -inf towards a class that is not there."""
+    wanted = _at(logits, targets)
+    # -inf - -inf is no number: where both are absent, the target is what cannot be reached
+    return wanted - torch.where(wanted.detach() == -torch.inf, 0.0, _at(logits, labels))
 
 
 def dlr(logits: Tensor, labels: Tensor) -> Tensor:
     """The difference of logits ratio: margin / (z_(1) - z_(3)), with z_(1) >= z_(2) >= ...
 
-    Undefined for two classes, where it is the plain margin. Reference: Croce and Hein, ICML 2020, eq. (6).
+    Undefined for two classes, where it is the plain margin, as it is where it is infinite. Reference: Croce and Hein,
+    ICML 2020, eq. (6).
     """
+    ahead = margin(logits, labels)
     if logits.shape[1] < 3:
-        return margin(logits, labels)
+        return ahead
     top = logits.topk(3, dim=1).values
-    return margin(logits, labels) / (top[:, 0] - top[:, 2] + 1e-12)
+    return ahead / _divisor(ahead, top[:, 0], top[:, 2])
 
 
 def targeted_dlr(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
@@ -65,7 +97,15 @@ def targeted_dlr(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
     if logits.shape[1] < 3:
         return ahead
     top = logits.topk(min(4, logits.shape[1]), dim=1).values
-    return ahead / (top[:, 0] - top[:, 2:].mean(1) + 1e-12)
+    third, last = top[:, 2:3], top[:, 3:]
+    low = torch.cat([third, torch.where(last > -torch.inf, last, third)], 1).mean(1)
+    return ahead / _divisor(ahead, top[:, 0], low)
+
+
+def _divisor(ahead: Tensor, top: Tensor, low: Tensor) -> Tensor:
+    """Top - low, and 1 where there is no low class or the numerator is infinite."""
+    plain = (low.detach() == -torch.inf) | ahead.detach().isinf()
+    return torch.where(plain, 1.0, top - low + 1e-12)
 
 
 def kl(logits: Tensor, reference: Tensor) -> Tensor:
@@ -75,7 +115,8 @@ def kl(logits: Tensor, reference: Tensor) -> Tensor:
         logits: (batch, classes); q = softmax(logits).
         reference: (batch, classes) log p, such as the log-probabilities at the clean input.
     """
-    return (reference.exp() * (reference - logits.log_softmax(1))).sum(1)
+    apart = torch.where(reference.detach() > -torch.inf, reference - logits.log_softmax(1), 0.0)
+    return (reference.exp() * apart).sum(1)
 
 
 def predict(logits: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from danskin.attacks.attack import Attack
 from danskin.attacks.payoff import ShiftPayoff
 from danskin.errors import InputError
-from danskin.losses import LossName, get_loss
+from danskin.losses import LossName, get_loss, other_classes
 from danskin.minmax import L1, Cost, Maximizer, Maximum, Restarts, Set, Streams
 from danskin.minmax.adaptive import AdaptiveAscent, Quirks, ShrinkingBalls, Start
 from danskin.minmax.maximize import Keep, Payoff
@@ -31,8 +31,9 @@ def wrong_classes(f: ShiftPayoff, most: int | None, width: int | None = None) ->
             logits = part.logits(part.shifted(torch.zeros_like(part.x)))
         if logits.ndim != 2 or logits.shape[1] < 2:
             raise InputError("targets: expected a model with at least 2 classes, got one output; give it more")
-        order = logits.scatter(1, part.goal.y[:, None], -torch.inf).sort(dim=1, descending=True, stable=True).indices
-        ranked.append(order[:, : logits.shape[1] - 1])
+        others = other_classes(logits, part.goal.y)
+        order = logits.gather(1, others).sort(dim=1, descending=True, stable=True).indices
+        ranked.append(others.gather(1, order))
     out = torch.cat(ranked)
     return out if most is None else out[:, :most]
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from danskin.attacks import checks
 from danskin.attacks.goal import Goal
 from danskin.errors import DanskinWarning, ModelError
+from danskin.losses import largest
 from danskin.minmax import Set
 from danskin.minmax.gradients import finite, gradient_at
 from danskin.minmax.precision import at_least_float32
@@ -254,7 +255,7 @@ class Asking:
         fine = torch.finfo(dtype).eps
         if self.precision == "bfloat16":
             fine = max(fine, torch.finfo(torch.bfloat16).eps)
-        return goal.lead(logits).abs() <= _DOUBT * fine * logits.abs().reshape(len(logits), -1).amax(1)
+        return goal.lead(logits).abs() <= _DOUBT * fine * largest(logits)
 
     def _within(self, point: Tensor, clean: Tensor) -> Tensor:
         """(batch,) bool: the rows whose points are within `reach`; all, where there is none."""

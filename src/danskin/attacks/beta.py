@@ -38,11 +38,14 @@ class ClassPerturbations:
     def weights(self, mu: float) -> Tensor:
         r"""(batch, m) softmax(mu * margin): the maximiser of mu * sum_j w_j margin_j + entropy(w) over the simplex.
 
-        As mu grows all weight goes to the largest margin, which is BETA; mu = 0 is the mean.
+        As mu grows all weight goes to the largest margin, which is BETA; mu = 0 is the mean. A class that is not there
+        (margin -inf) has weight 0; where none is, all weigh the same.
         """
         if mu < 0:
             raise InputError(f"mu: expected a number >= 0, got {mu}; BETA itself is the limit of large ones")
-        return (mu * self.margin).softmax(1)
+        there = self.margin > -torch.inf
+        there |= ~there.any(1, keepdim=True)
+        return torch.where(there, mu * self.margin.clamp(-1e30, 1e30), -torch.inf).softmax(1)
 
 
 @dataclass(frozen=True)

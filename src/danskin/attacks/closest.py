@@ -19,6 +19,7 @@ from torch import Tensor
 from danskin.attacks.attack import Attack, Ball
 from danskin.attacks.payoff import ShiftPayoff
 from danskin.errors import InputError
+from danskin.losses import usable
 from danskin.minmax import Cost, Intersection, Linf, Maximizer, Maximum, Set, Status, Streams, Template
 from danskin.minmax.maximize import Payoff, mask
 from danskin.minmax.rows import numbers
@@ -123,7 +124,7 @@ class Closest:
         with torch.set_grad_enabled(gradient):
             logits = f.logits(point.requires_grad_(gradient))
         seen = logits.detach()
-        hit = f.confirmed(point, f.goal.adversarial(seen)) & seen.reshape(len(seen), -1).isfinite().all(1)
+        hit = f.confirmed(point, f.goal.adversarial(seen)) & usable(seen)
         if self.least > 0:
             hit &= f.goal.lead(seen) >= self.least
         self.cost += Cost(len(delta), 0, 1)

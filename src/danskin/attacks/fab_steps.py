@@ -12,6 +12,7 @@ from torch import Tensor
 from danskin.attacks.attack import Ball
 from danskin.attacks.payoff import ShiftPayoff
 from danskin.errors import InputError
+from danskin.losses import other_classes
 from danskin.minmax import L1, L2, Box, Intersection, Linf, Maximum, Set, Streams
 from danskin.minmax.conveyor import Belt, State, convey
 from danskin.minmax.hyperplane import hyperplane_step
@@ -29,9 +30,7 @@ def _gaps(f: ShiftPayoff, logits: Tensor) -> Tensor:
     """
     if f.goal.targets is not None or logits.ndim == 1 or logits.shape[1] == 1:
         return f.goal.lead(logits)[:, None]
-    classes = torch.arange(logits.shape[1] - 1, device=logits.device)
-    others = classes + (classes >= f.goal.y[:, None]).to(classes.dtype)
-    return logits.gather(1, others) - logits.gather(1, f.goal.y[:, None])
+    return logits.gather(1, other_classes(logits, f.goal.y)) - logits.gather(1, f.goal.y[:, None])
 
 
 @dataclass(frozen=True, eq=False)

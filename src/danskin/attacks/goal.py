@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
-from danskin.losses import Loss, check_labels, margin, predict
+from danskin.losses import Loss, check_labels, margin, other_classes, predict
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +35,9 @@ class Goal:
         if self.loss.targeted:
             aim = self.targets if self.toward is None else self.toward
             if aim is None:  # an attack that aims by itself, judged: the best of all aims
-                aim = logits.detach().scatter(1, self.y[:, None], -torch.inf).argmax(1)
+                others = other_classes(logits, self.y)
+                best = logits.detach().gather(1, others).argmax(1, keepdim=True)
+                aim = others.gather(1, best).squeeze(1)
             return self.loss.function(logits, self.y, aim)
         if self.targets is not None:
             return -self.loss.function(logits, self.targets)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from danskin.data.registry import DATASETS
 from danskin.errors import InputError
+from danskin.inputs import class_numbers, in_box
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,11 +170,7 @@ def to_float(x: Tensor) -> Tensor:
     Raises:
         InputError: another dtype.
     """
-    if x.dtype == torch.uint8:
-        return x.to(torch.float32) / 255
-    if x.is_floating_point():
-        return x
-    raise InputError(f"x: expected uint8 or floating numbers, got {x.dtype}; convert it first")
+    return in_box(x, bytes_known=True)
 
 
 def _digest(*tensors: Tensor) -> str:
@@ -228,6 +225,4 @@ def _examples(what: str, a: np.ndarray) -> Tensor:
 def _labels(what: str, a: np.ndarray) -> Tensor:
     if a.ndim == 2 and a.shape[1] == 1:
         a = a[:, 0]
-    if a.dtype.kind not in "iu" or a.ndim != 1:
-        raise InputError(f"{what}: expected integers of shape (N,), got {a.dtype} of shape {a.shape}; convert them")
-    return torch.from_numpy(a.astype(np.int64))
+    return class_numbers(a, len(a), what, "integers")

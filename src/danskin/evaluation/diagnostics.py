@@ -28,7 +28,7 @@ from danskin.attacks.outcomes import outcomes
 from danskin.errors import DanskinWarning, InputError, ModelError
 from danskin.evaluation import probing
 from danskin.evaluation.masking import Flag, flags_from_results
-from danskin.losses import LossName, check_labels, get_loss, predict
+from danskin.losses import LossName, apart, check_labels, get_loss, largest, predict
 from danskin.minmax import Streams
 
 __all__ = ["Flag", "diagnose", "flags_from_results"]
@@ -192,7 +192,7 @@ def _random(subject: _Subject, logits: Tensor, repeats: int = 4) -> Flag | None:
     with as_found(subject.model, "eval", subject.x.device), torch.no_grad():
         draws = torch.stack([subject.model(subject.x[:_CHUNK]) for _ in range(repeats)])
     first = draws[0].float()
-    difference = (draws.float() - first).abs().flatten(1).amax() / first.abs().max().clamp_min(1e-30)
+    difference = apart(draws.float(), first).amax() / largest(first).max().clamp_min(1e-30)
     guesses = torch.stack([predict(d) for d in draws])
     changed = int((guesses != guesses[0]).any(0).sum())
     relative = float(difference)

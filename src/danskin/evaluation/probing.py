@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from danskin.attacks.attack import Ball
 from danskin.attacks.checks import DataBox
 from danskin.attacks.guard import as_found
-from danskin.losses import margin
+from danskin.losses import apart, largest, margin
 from danskin.minmax import L1, L2, Box, Intersection, Linf, Streams
 from danskin.minmax.gradients import gradient_at
 from danskin.minmax.precision import at_least_float32
@@ -118,11 +118,11 @@ def _in_float64(model: Any, x: Tensor, logits: Tensor) -> tuple[Any, str]:
             again = wide(x[:1].double())
     except (RuntimeError, TypeError, NotImplementedError, AttributeError):  # buffers or casts that stay float32, hooks
         return model, own
-    scale = logits[:1].abs().amax().clamp_min(1e-6)
+    scale = largest(logits[:1]).amax().clamp_min(1e-6)
     close = (
         again.dtype == torch.float64
         and again.shape == logits[:1].shape
-        and bool(((again - logits[:1]).abs() <= 0.02 * scale).all())
+        and bool((apart(again, logits[:1]) <= 0.02 * scale).all())
     )
     return (wide, "float64") if close else (model, own)
 

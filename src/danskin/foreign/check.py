@@ -14,6 +14,7 @@ from danskin.attacks.guard import as_found
 from danskin.errors import DanskinWarning, InputError, ModelError
 from danskin.foreign.opened import Batched, Logits, Opened, logits_of, set_eval, warn
 from danskin.foreign.words import first_line
+from danskin.losses import apart, largest, usable
 from danskin.models import Normalize
 
 _SIZES = (1, 2, 4, 8, 10, 16, 32, 50, 64, 100, 128, 256)  # batch sizes that people trace models with
@@ -170,7 +171,7 @@ def _check_output(opened: Opened, model: Any, output: Any, x: Tensor) -> list[st
             f"{name}: expected {opened.classes} logits, one for each class of the data, got {output.shape[1]}; use the "
             "model's own data, or return the columns of these classes"
         )
-    if not bool(output.isfinite().all()):
+    if not bool(usable(output).all()):
         raise ModelError(f"{name}: expected finite logits, got NaN or infinity{_spoiled(model)}; check the weights")
     notes = []
     with warnings.catch_warnings(record=True) as caught:
@@ -206,7 +207,7 @@ def _check_rows(model: Any, output: Tensor, x: Tensor) -> list[str]:
                 f"model: expected to take any number of examples, got {first_line(error)} for a single one where it "
                 f"took {len(x)}; attacks work on part of a batch"
             ) from error
-    gap, scale = float((alone - output[:1]).abs().max()), max(1.0, float(output.abs().max()))
+    gap, scale = float(apart(alone, output[:1]).max()), max(1.0, float(largest(output).max()))
     if gap <= (0.05 if output.dtype in _HALF else 1e-3) * scale:
         return []
     return [

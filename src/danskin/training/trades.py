@@ -6,13 +6,12 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from danskin.attacks import Attack
 from danskin.attacks.guard import BatchNormMode
 from danskin.errors import InputError
-from danskin.losses import LOSSES, check_labels, kl
+from danskin.losses import LOSSES, check_labels, cross_entropy, kl
 from danskin.minmax import Template
 from danskin.training.objective import Found, Losses, Model, Objective, Step, attacked, judged, logits_at
 
@@ -65,7 +64,7 @@ class TRADES(Objective):
         """Cross-entropy at the clean input, and the divergence."""
         clean, moved = logits_at(model, found.x), logits_at(model, found.points)
         check_labels(found.y, clean, LOSSES["cross_entropy"])
-        natural = F.cross_entropy(clean, found.y, reduction="none", label_smoothing=self.smoothing)
+        natural = cross_entropy(clean, found.y, self.smoothing)
         return judged(moved, found.y, natural + self.beta * kl(moved, clean.log_softmax(1)))
 
 
