@@ -20,12 +20,12 @@ from danskin.evaluation.diagnostics import diagnose
 from danskin.evaluation.examples import Chunk, Data, chunks
 from danskin.evaluation.fingerprint import model_hash
 from danskin.evaluation.journal import ROBUST, WRONG, Journal, Memory
-from danskin.evaluation.masking import Flag, flags_from_results
+from danskin.evaluation.masking import Flag, flags_from_results, not_finite
 from danskin.evaluation.meter import Listener, Meter, silent
 from danskin.evaluation.suites import Suite, adapted, pieces, suite_of
 from danskin.evaluation.verdict import Stage, Verdict
 from danskin.losses import check_labels, get_loss, predict
-from danskin.minmax import Cost
+from danskin.minmax import Cost, Status
 
 Model = Callable[[Tensor], Tensor]
 #: Examples in memory at a time: enough to keep batches full while rows leave.
@@ -141,6 +141,7 @@ class _Judge:
     meter: Meter
     keep_points: bool
     left_out: dict[str, str] = field(default_factory=dict)
+    bad_gradient: set[str] = field(default_factory=set)
 
     @property
     def draws(self) -> int:
@@ -221,6 +222,8 @@ class _Judge:
 
             found = here(self.model, x, y, seed=self.seed, quick=self.quick, witness=None if attack.draws > 1 else seen)
             cost += found.cost
+            if found.status is Status.BAD_GRADIENT:
+                self.bad_gradient.add(list(self.attacks)[stage - 1])
             late = found.success.nonzero().squeeze(1)
             if attack.draws > 1:
                 share = found.probability.cpu().double()
@@ -300,6 +303,7 @@ def _verdict(
     after = {s.name: (broken_by == ROBUST) | (broken_by > k) for k, s in enumerate(stages, 1) if not s.left_out}
     blind = {name for name, attack in attacks.items() if name in after and isinstance(attack, Square)}
     flags += flags_from_results(after, black_box=blind) if len(broken_by) else ()
+    flags += not_finite(judge.bad_gradient)
     kept = parts and all(part.points is not None for part in parts)
     points = joined("points") if kept else None
     return Verdict(

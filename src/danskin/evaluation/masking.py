@@ -82,6 +82,18 @@ def flags_from_results(
     return tuple(f for f in [*flags, *_fewer_with_more_steps(robust, many)] if f is not None)
 
 
+def not_finite(attacks: Collection[str]) -> tuple[Flag, ...]:
+    """A flag where some of these attacks met partial derivatives that were NaN or infinite."""
+    if not attacks:
+        return ()
+    text = (
+        f"some partial derivatives were NaN or infinite under {', '.join(sorted(attacks))} and counted as 0: attacks "
+        "are blind to these coordinates. Keep the model away from roots, logarithms and norms at 0, or trust attacks "
+        "without gradients"
+    )
+    return (Flag("gradient_not_finite", "warning", text, {"attacks": sorted(attacks)}),)
+
+
 def _named(
     by_attack: Mapping[str, Tensor], given: Collection[str] | None, known: tuple[str, ...], what: str
 ) -> set[str]:

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from danskin.errors import InputError, ModelError
 from danskin.losses import LossName, check_labels, get_loss
-from danskin.minmax.maximize import gradient_at, mask, ordinary
+from danskin.minmax.gradients import finite, gradient_at, warn_of_bad_gradient
+from danskin.minmax.maximize import mask, ordinary
 from danskin.minmax.precision import at_least_float32
 from danskin.minmax.projections import flatten
 from danskin.minmax.sets import vector_norm
@@ -63,7 +64,10 @@ def input_gradient(model: Model, x: Tensor, score: Callable[[Tensor], Tensor]) -
     with finished(model, x.device):
         leaf = x.detach().clone().requires_grad_()
         value = score(logits_of(model, leaf))
-        return value.detach(), gradient_at(value, leaf)
+        slope, bad = finite(gradient_at(value, leaf), value)
+        if bool(bad):
+            warn_of_bad_gradient()
+        return value.detach(), slope
 
 
 def logits_of(model: Model, x: Tensor) -> Tensor:
@@ -129,10 +133,7 @@ def _leads(model: Model, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         leads = logits.gather(1, winner[:, None]) - logits
         if not leads.requires_grad:
             gradient_at(leads, leaf)  # says what is wrong
-        slopes = [
-            torch.autograd.grad(leads[:, k].sum(), leaf, retain_graph=True, materialize_grads=True)[0]
-            for k in range(leads.shape[1])
-        ]
+        slopes = [finite(gradient_at(lead, leaf, retain=True), lead)[0] for lead in leads.unbind(1)]
     return leads.detach(), torch.stack([flatten(s) for s in slopes], 1), winner
 
 

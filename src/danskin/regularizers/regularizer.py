@@ -16,10 +16,11 @@ from danskin.attacks import checks
 from danskin.attacks.attack import Ball
 from danskin.attacks.checks import DataBox
 from danskin.attacks.guard import raw_module
-from danskin.errors import InputError
+from danskin.errors import InputError, ModelError
 from danskin.losses import LossName, check_labels, get_loss
 from danskin.minmax import Streams, Template
-from danskin.minmax.maximize import gradient_at, ordinary
+from danskin.minmax.gradients import finite, gradient_at, warn_of_bad_gradient
+from danskin.minmax.maximize import ordinary
 from danskin.minmax.precision import at_least_float32
 from danskin.minmax.rows import rows_of
 from danskin.regularizers.on_off import OnOff
@@ -197,7 +198,17 @@ class Regularizer(ABC):
         slope = None
         if twice and value.requires_grad:
             (slope,) = torch.autograd.grad(value.sum(), leaf, create_graph=True, allow_unused=True)
-        return value, gradient_at(value, leaf) if slope is None else slope  # which says what is wrong, if anything is
+        if slope is None:
+            slope, bad = finite(gradient_at(value, leaf), value)  # which says what is wrong, if anything is
+            if bool(bad):
+                warn_of_bad_gradient()
+        elif bool(finite(slope.detach(), value)[1]):
+            raise ModelError(
+                f"{type(self).__name__}: expected finite partial derivatives, got NaN or infinity in some coordinates; "
+                "differentiated once more they would make every weight NaN. Keep the model away from roots, logarithms "
+                "and norms at 0 (x.clamp_min(1e-6).sqrt()), or take ELLE, which needs no derivative"
+            )
+        return value, slope
 
 
 def checked(x: Tensor, y: Tensor, ball: Ball) -> tuple[Tensor, Tensor]:

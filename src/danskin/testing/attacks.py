@@ -20,7 +20,7 @@ from danskin.losses import get_loss, predict
 from danskin.minmax import Box, Status
 from danskin.minmax.precision import at_least_float32
 from danskin.testing.expect import expect, expect_close, expect_same
-from danskin.testing.models import Counter, FailsLater, RowwiseLinear, convnet, mlp
+from danskin.testing.models import Counter, Doubling, FailsLater, Rooted, RowwiseLinear, convnet, mlp
 
 DataBox = tuple[float, float] | None
 Make = Callable[[Ball, DataBox], Attack]
@@ -367,6 +367,33 @@ def more_work_is_never_worse(case: AttackCase) -> None:
             expect(fine, f"{name}={n}: expected no example worse than with fewer, got {int((~fine).sum())}")
 
 
+def _same_outcome(case: AttackCase, odd: nn.Module, plain: nn.Module, x: Tensor, what: str) -> None:
+    """The attack finds the same on both models; warnings about the odd one are expected."""
+    y = case.labels(plain, x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DanskinWarning)
+        found = case.run(odd, x, y)
+    known = case.run(plain, x, y)
+    expect_same(found.x, known.x, f"x on a model {what}")
+    expect_same(found.success, known.success, f"success on a model {what}")
+
+
+def bad_partial_derivatives_count_as_zero(case: AttackCase) -> None:
+    """NaN and infinite partial derivatives change nothing: the others lead the search as if these were 0."""
+    if case.affine:
+        return
+    x, model = case.images(), case.model(48)
+    _same_outcome(case, Rooted(model), Rooted(model, tame=True), x, "with infinite partial derivatives")
+
+
+def points_are_those_tried(case: AttackCase) -> None:
+    """A model that writes into its input is attacked as one that works on a copy."""
+    if case.affine:
+        return
+    x, model = case.images(), case.model(48)
+    _same_outcome(case, Doubling(model, honest=False), Doubling(model, honest=True), x, "that writes into its input")
+
+
 #: The checks by name.
 ATTACK_CHECKS: dict[str, Callable[[AttackCase], None]] = {
     f.__name__: f
@@ -388,6 +415,8 @@ ATTACK_CHECKS: dict[str, Callable[[AttackCase], None]] = {
         batch_and_order_do_not_matter,
         seed_decides,
         more_work_is_never_worse,
+        bad_partial_derivatives_count_as_zero,
+        points_are_those_tried,
     )
 }
 

@@ -143,3 +143,35 @@ class CrossEntropyTrap(nn.Module):
         """(batch, 1) -> (batch, 10)."""
         z0 = self.get_buffer("zero")
         return z0 + (-x).relu() * (self.get_buffer("a") - z0) + x.relu() * (self.get_buffer("b") - z0)
+
+
+class Rooted(nn.Module):
+    """A model of sqrt(x - low), whose partial derivatives are infinite or NaN where x is at `low`.
+
+    With `tame` the same function with partial derivatives of 0 there.
+    """
+
+    def __init__(self, model: nn.Module, low: float = 0.0, tame: bool = False) -> None:
+        super().__init__()
+        self.model, self.low, self.tame = model, low, tame
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The logits."""
+        z = x - self.low
+        return self.model(torch.where(z > 0, torch.where(z > 0, z, 1).sqrt(), 0) if self.tame else z.sqrt())
+
+
+class Doubling(nn.Module):
+    """A model of 2 x: honestly, or by doubling the memory of x itself past torch, as numpy code does."""
+
+    def __init__(self, model: nn.Module, honest: bool) -> None:
+        super().__init__()
+        self.model, self.honest = model, honest
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The logits; the gradient is that of the model at 2 x, as if the doubling were not there."""
+        if self.honest:
+            return self.model(x + x.detach())
+        memory = x.detach().float().numpy() if x.dtype == torch.bfloat16 else x.detach().numpy()
+        memory *= 2
+        return self.model(x)

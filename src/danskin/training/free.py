@@ -13,6 +13,7 @@ from danskin.attacks.checks import DataBox, check_box, check_inputs, check_integ
 from danskin.errors import InputError
 from danskin.losses import LossName
 from danskin.minmax import Number, Template, number
+from danskin.minmax.gradients import finite, warn_of_bad_gradient
 from danskin.minmax.precision import at_least_float32
 from danskin.minmax.sets import rowwise
 from danskin.training.objective import Found, Losses, Memory, Model, Objective, Step, judged, logits_at, trainable_loss
@@ -70,7 +71,10 @@ class FreeTraining(Objective):
             delta[:n] = held[:n].detach().to(delta)
             if held.grad is not None:
                 length = number(self.step, radius=self.ball.value, steps=1)
-                delta[:n] += rowwise(length, delta[:n]) * self.ball.steepest(held.grad[:n].to(delta))
+                slope, bad = finite(held.grad[:n].to(delta), delta.new_zeros(n))
+                if bool(bad):
+                    warn_of_bad_gradient()
+                delta[:n] += rowwise(length, delta[:n]) * self.ball.steepest(slope)
         delta = Y.project(delta).detach().requires_grad_()
         step.memory[_DELTA] = delta
         return Found(x, check_integer_labels(y, x), (x + delta).to(x.dtype))
