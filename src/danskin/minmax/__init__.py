@@ -1,5 +1,7 @@
 """The spine: min over x, max over y in Y of Phi(x, y). Imports torch only."""
 
+from danskin.minmax.balls import L1, L2, Linf
+from danskin.minmax.box import Box, Simplex
 from danskin.minmax.cube import Cube
 from danskin.minmax.descent import (
     Subdifferential,
@@ -9,13 +11,14 @@ from danskin.minmax.descent import (
     subdifferential,
     worst_case,
 )
+from danskin.minmax.intersection import Intersection
 from danskin.minmax.majorize import MajorizeMinimize
 from danskin.minmax.maximize import Ascent, BestOf, Maximizer, Restarts, Vertex
 from danskin.minmax.number import Number, number
 from danskin.minmax.problem import Problem, Template
 from danskin.minmax.random import Streams
 from danskin.minmax.result import Cost, Maximum, Status
-from danskin.minmax.sets import L1, L2, Box, Intersection, Linf, Set, Simplex
+from danskin.minmax.sets import Set
 
 __all__ = [
     "L1",

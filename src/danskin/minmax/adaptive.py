@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 
 from danskin.errors import InputError
+from danskin.minmax.box import Box
 from danskin.minmax.conveyor import Belt, State, convey
+from danskin.minmax.intersection import Intersection, ball_of, order_of
 from danskin.minmax.maximize import Keep, Payoff, look, mask
 from danskin.minmax.random import Streams
 from danskin.minmax.result import Cost, Maximum
 from danskin.minmax.rows import PerRow
-from danskin.minmax.sets import L1, L2, Box, Intersection, Linf, Set, rowwise, vector_norm
+from danskin.minmax.sets import Set, rowwise, vector_norm
 
 Start = Literal["sphere", "uniform", "given"]
 Quirks = Literal["none", "reference"]
@@ -42,16 +44,14 @@ def checkpoints(steps: int) -> list[int]:
 def on_sphere(like: Tensor, Y: Set, streams: Streams) -> Tensor:
     """A random point of the ball's surface, cut at the box, as Auto-PGD starts.
 
-    l_inf: radius t / max|t| with t uniform in the cube; l2: radius n / |n| with n normal; l1: n projected.
+    l_inf: radius t / max|t| with t uniform in the cube; l2: radius n / |n| with n normal; l1: n projected; another
+    set: the linear maximiser of n, which is on its surface.
     """
-    ball = _ball(Y)
-    if isinstance(ball, Linf):
-        t = 2 * streams.uniform(like) - 1
-    elif isinstance(ball, L2 | L1):
-        t = streams.normal(like)
-    else:
-        raise InputError(f"start: expected a ball, alone or cut with a box, got {type(ball).__name__}; use 'uniform'")
-    if not isinstance(ball, L1):
+    ball, order = ball_of(Y), order_of(Y)
+    t = 2 * streams.uniform(like) - 1 if order == math.inf else streams.normal(like)
+    if order is None:
+        return Y.project(ball.lmo(t))
+    if order != 1:
         t = t / rowwise(ball.norm(t).clamp_min(1e-30), t) * rowwise(ball.value, t)
     return Y.project(t)
 
@@ -142,7 +142,7 @@ class AdaptiveAscent(PerRow):
             "value": lowest,
             "eta": (step[rows] if step.numel() > 1 else step.reshape(1)).expand(len(y)).clone(),
         }
-        if isinstance(_ball(Y), L1):
+        if order_of(Y) == 1:
             moved = (y != 0).reshape(len(y), -1).sum(1).to(y.dtype)
             given, size = self.start == "given", float(_size(y))
             share = moved / size / 1.5 if given else torch.full_like(moved, 0.2)
@@ -216,13 +216,9 @@ class AdaptiveAscent(PerRow):
         return state | {"y": ahead, "eta": eta, "share": share, "count": count}
 
     def _onto(self, Y: Set, y: Tensor) -> Tensor:
-        if self.quirks == "reference" and isinstance(Y, Intersection) and isinstance(Y.ball, L2):
+        if self.quirks == "reference" and isinstance(Y, Intersection) and order_of(Y) == 2:
             return Y.ball.project(y).clamp(*Y.bounds(y))
         return Y.project(y)
-
-
-def _ball(Y: Set) -> Set:
-    return Y.ball if isinstance(Y, Intersection) else Y
 
 
 def _size(y: Tensor) -> int:
@@ -278,7 +274,7 @@ class ShrinkingBalls(PerRow):
     def __call__(self, f: Payoff, y0: Tensor, Y: Set, generator: Streams | None = None) -> Maximum:
         """Maximise f over Y."""
         if not isinstance(Y, Intersection):
-            Y = Intersection(Y, Box(-math.inf, math.inf))  # type: ignore[arg-type]
+            Y = Intersection(Y, Box(-math.inf, math.inf))
         third, cost, start = math.ceil(0.3 * self.ascent.steps), Cost(), self.ascent.start
         for factor in (3, 2):
             ball = replace(Y.ball, radius=factor * torch.as_tensor(Y.ball.value))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from danskin.minmax.balls import Linf
+from danskin.minmax.box import Box
 from danskin.minmax.random import Streams
-from danskin.minmax.sets import Box, Linf, rowwise
+from danskin.minmax.sets import rowwise
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,12 +27,14 @@ class Cube:
         box: (low, high), or None; a centre outside it by rounding counts as moved inside.
     """
 
+    cube: ClassVar[bool] = True
+
     centre: Tensor
     ball: Linf
     box: tuple[float, float] | None
 
     def __post_init__(self) -> None:
-        self.ball._check(self.centre)
+        self.ball.check(self.centre)
 
     def bounds(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Each coordinate's least and largest value."""

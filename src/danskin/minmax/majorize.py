@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from danskin.errors import InputError
-from danskin.minmax.maximize import Payoff, Search, first_point, is_cube, mask
+from danskin.minmax.maximize import Payoff, Search, first_point, mask
 from danskin.minmax.random import Streams
 from danskin.minmax.result import Maximum, Status
-from danskin.minmax.sets import Set, rowwise, vector_norm
+from danskin.minmax.sets import Set, is_cube, rowwise, vector_norm
 
 
 @dataclass(frozen=True)

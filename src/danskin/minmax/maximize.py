@@ -22,10 +22,10 @@ from torch import Tensor
 from danskin.errors import InputError, ModelError
 from danskin.minmax.cube import Cube
 from danskin.minmax.gradients import finite, gradient_at, warn_of_bad_gradient
-from danskin.minmax.random import Streams
+from danskin.minmax.random import Streams, check_streams
 from danskin.minmax.result import Cost, Maximum, Status
 from danskin.minmax.rows import PerRow, rows_of
-from danskin.minmax.sets import Set, rowwise, vector_norm
+from danskin.minmax.sets import Set, is_cube, rowwise, vector_norm
 
 Payoff = Callable[[Tensor], Any]
 Keep = Literal["best", "value", "last"]
@@ -338,14 +338,8 @@ def first_point(
     """Where a run begins: a random point of Y (near y0 with `noise`), or y0 projected on Y."""
     if not random:
         return Y.project(y0)
-    if generator is None:
-        raise InputError(f"{who}: expected a generator for the random start, got None; pass Streams")
+    generator = check_streams(generator, f"{who}: for the random start")
     return Y.sample(y0, generator) if noise is None else Y.project(y0 + noise * generator.normal(y0))
-
-
-def is_cube(Y: Any) -> bool:
-    """Whether the set is a product of intervals, whose own norm is l_inf."""
-    return hasattr(Y, "bounds") and type(getattr(Y, "ball", Y)).__name__ in ("Linf", "Box")
 
 
 def _sparse_signs(g: Tensor, y: Tensor, Y: Set, quantile: float) -> Tensor:

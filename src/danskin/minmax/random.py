@@ -12,9 +12,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from danskin.errors import InputError
 
 _GAMMA = -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed 64-bit integer
 _MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
@@ -126,3 +129,18 @@ class Streams:
 
 def _size(like: Tensor) -> int:
     return math.prod(like.shape[1:])
+
+
+def check_streams(generator: Any, who: str) -> Streams:
+    """The streams, and nothing else.
+
+    Raises:
+        InputError: a generator of torch, a seed, None.
+    """
+    if isinstance(generator, Streams):
+        return generator
+    got = "None" if generator is None else type(generator).__name__
+    raise InputError(
+        f"{who}: expected Streams, one stream of random numbers for each row, got {got}; use "
+        "Streams.of(seed, torch.arange(len(y)))"
+    )

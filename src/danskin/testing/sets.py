@@ -42,6 +42,8 @@ class SetCase:
         self.random = torch.Generator().manual_seed(seed)
         self.streams = Streams.of(seed, torch.arange(len(like), device=like.device))
         self.eps = torch.finfo(like.dtype).eps
+        #: Of a set whose projections are approximate, and say so (`danskin.minmax.Intersection`).
+        self.tolerance = getattr(self.Y, "tolerance", 0.0)
 
     def draw(self, scale: float = 1.0) -> Tensor:
         """A random normal tensor."""
@@ -51,7 +53,8 @@ class SetCase:
     @cached_property
     def points(self) -> list[Tensor]:
         """Points inside and outside, of all sizes, with exact ties among them."""
-        made = [self.draw(scale) for scale in _SCALES for _ in range(self.trials)]
+        scales = [s for s in _SCALES if not self.tolerance or 1e-6 < s <= 1]  # from afar, iterations take long
+        made = [self.draw(scale) for scale in scales for _ in range(self.trials)]
         ties = (self.draw(2.0)).round() / 4
         return [*made, ties, ties.abs()]
 
@@ -81,7 +84,7 @@ class SetCase:
         as large as y; that it does in float64.
         """
         extra = 0.0 if y is None else torch.finfo(torch.float64).eps * _size(y)
-        return _ULPS * (self.eps * self.size + extra)
+        return _ULPS * (self.eps * self.size + extra) + self.tolerance * self.size
 
     def inside(self, y: Tensor, what: str, source: Tensor | None = None) -> None:
         """Expect y, made from `source`, in the set up to rounding."""
@@ -141,7 +144,7 @@ def lmo_is_optimal(case: SetCase) -> None:
         for q in case.members:
             gap = _dot(g, q) - best
             expect(gap <= slack, f"{case.name}.lmo: expected the most over the set, got {float(gap.max()):.3g} less")
-        for t in (1.0, 1e3, 1e6):
+        for t in (1.0, 1e3, 1e6) if not case.tolerance else (1.0,):
             far = (g.double() * (t / _size(g).amax().clamp_min(1e-300))).to(g)
             length = _size(far) / _size(g).clamp_min(1e-300)
             gap = best - _dot(g, case.Y.project(far))
