@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal, get_args
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 
+from danskin.callables import Found, alone, reach, surely
 from danskin.errors import DanskinWarning, InputError
 
 #: What BatchNorm does while the adversary moves. Public code means three different things:
@@ -31,111 +33,93 @@ def raw_module(model: Callable[..., Tensor]) -> Any:
 
 
 def device_of(model: Any) -> torch.device:
-    """The device of a module's parameters; the CPU for anything else."""
-    parameters = model.parameters() if isinstance(model, nn.Module) else iter(())
-    return next((p.device for p in parameters), torch.device("cpu"))
+    """The device of the first parameter, buffer or tensor that the model reaches; the CPU if it reaches none."""
+    behind = reach(model)
+    held = itertools.chain.from_iterable((*m.parameters(), *m.buffers()) for m in behind.roots)
+    return next((t.device for t in itertools.chain(held, behind.tensors)), torch.device("cpu"))
 
 
 @contextmanager
 def as_found(model: Any, batchnorm: BatchNormMode, device: torch.device, *, warn: bool = True) -> Iterator[None]:
     """A context in which gradients to the input can be taken, and after which nothing has changed.
 
-    Parameters do not require gradients inside; `.grad` is never touched. With "train_update" the buffers
-    are meant to change and keep what they got.
+    Every module that the model reaches (`danskin.callables.reach`) is taken for a part of it. Parameters do not
+    require gradients inside; `.grad` is never touched. With "train_update" the buffers are meant to change and keep
+    what they got. Two threads on one model take turns; the random state is one for the whole process, so threads on
+    different models share it.
     """
-    if batchnorm not in get_args(BatchNormMode):
-        raise InputError(
-            f"batchnorm: expected one of {', '.join(get_args(BatchNormMode))}, got {batchnorm!r}; pick one"
-        )
-    with ExitStack() as stack:
-        stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.enable_grad())
-        stack.enter_context(_random_state(device))
-        if isinstance(model, nn.Module):
-            stack.enter_context(_frozen_parameters(model))
-            stack.enter_context(mode_of(model, batchnorm, warn=warn))
-        yield
+    _check(batchnorm)
+    modules = reach(model).modules
+    with torch.inference_mode(False), torch.enable_grad(), alone(modules):
+        changing = batchnorm == "train_update"
+        found, dice = Found(modules, buffers=not changing, attributes=not changing), _random_state(device)
+
+        def restore() -> None:
+            found.restore()
+            dice()
+
+        try:
+            found.freeze()
+            _set_mode(modules, batchnorm, warn)
+            yield
+        finally:
+            surely(restore)
 
 
 @contextmanager
 def mode_of(model: Any, batchnorm: BatchNormMode, *, warn: bool = False) -> Iterator[None]:
     """BatchNorm and dropout in a mode while gradients flow to the weights; flags and buffers are put back.
 
-    With "train_update" the buffers keep what they got.
+    With "train_update" the buffers keep what they got. What a pass leaves in plain attributes stays, for those who
+    add a loss of their own to it.
     """
-    with ExitStack() as stack:
-        if isinstance(model, nn.Module):
-            if batchnorm != "train_update":
-                stack.enter_context(_buffers_kept(model))
-            stack.enter_context(_mode(model, batchnorm, warn))
-        yield
+    _check(batchnorm)
+    modules = reach(model).modules
+    with alone(modules):
+        found = Found(modules, buffers=batchnorm != "train_update", attributes=False)
+        try:
+            _set_mode(modules, batchnorm, warn)
+            yield
+        finally:
+            surely(found.restore)
 
 
-@contextmanager
-def _random_state(device: torch.device) -> Iterator[None]:
-    """Dropout and randomised models draw from the global generators: give back what they held."""
+def _check(batchnorm: str) -> None:
+    if batchnorm not in get_args(BatchNormMode):
+        raise InputError(
+            f"batchnorm: expected one of {', '.join(get_args(BatchNormMode))}, got {batchnorm!r}; pick one"
+        )
+
+
+def _random_state(device: torch.device) -> Callable[[], None]:
+    """Dropout and randomised models draw from the global generators: how to give back what they hold now."""
     cpu = torch.get_rng_state()
     cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-    try:
-        yield
-    finally:
+
+    def restore() -> None:
         torch.set_rng_state(cpu)
         if cuda is not None:
             torch.cuda.set_rng_state(cuda, device)
 
-
-@contextmanager
-def _frozen_parameters(model: nn.Module) -> Iterator[None]:
-    held = [p for p in model.parameters() if p.requires_grad and p.is_leaf]
-    try:
-        for p in held:
-            p.requires_grad_(False)
-        yield
-    finally:
-        for p in held:
-            p.requires_grad_(True)
+    return restore
 
 
-@contextmanager
-def _buffers_kept(model: nn.Module) -> Iterator[None]:
-    """Put back buffers that a forward pass changed (running statistics, power iterations, counters)."""
-    if not any(module.training for module in model.modules()):
-        yield
-        return
-    held = [(b, b.clone()) for b in model.buffers()]
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for buffer, value in held:
-                if not torch.equal(buffer, value):
-                    buffer.copy_(value)
-
-
-@contextmanager
-def _mode(model: nn.Module, batchnorm: BatchNormMode, warn: bool) -> Iterator[None]:
-    modules = list(model.modules())
-    training = [m.training for m in modules]
+def _set_mode(modules: Sequence[nn.Module], batchnorm: BatchNormMode, warn: bool) -> None:
+    """Flags for the mode; `Found` puts them back."""
     norms = [m for m in modules if isinstance(m, _NormBase) and m.track_running_stats]
     if batchnorm == "as_is" and warn:
         _warn_if_training(modules)
-    try:
-        for m in modules if batchnorm == "eval" else []:
+    for m in modules if batchnorm == "eval" else ():
+        if getattr(m, "training", False):  # frozen TorchScript has no flag
             m.training = False
-        for m in norms if batchnorm in ("batch_frozen", "train_update") else []:
-            m.training = True
-        for m in norms if batchnorm != "train_update" else []:
-            m.track_running_stats = not m.training  # statistics of the batch, without touching the buffers
-        yield
-    finally:
-        for m, flag in zip(modules, training, strict=True):
-            m.training = flag
-        for m in norms:
-            m.track_running_stats = True
+    for m in norms if batchnorm in ("batch_frozen", "train_update") else ():
+        m.training = True
+    for m in norms if batchnorm != "train_update" else ():
+        m.track_running_stats = not m.training  # statistics of the batch, without touching the buffers
 
 
-def _warn_if_training(modules: list[nn.Module]) -> None:
-    layers = {type(m).__name__ for m in modules if m.training and isinstance(m, _NormBase | _DropoutNd)}
+def _warn_if_training(modules: Sequence[nn.Module]) -> None:
+    layers = {type(m).__name__ for m in modules if isinstance(m, _NormBase | _DropoutNd) and m.training}
     if layers:
         warnings.warn(
             f"model: expected eval mode for an attack, got training mode with {', '.join(sorted(layers))}; "

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 from torch.overrides import TorchFunctionMode
@@ -25,6 +25,7 @@ from danskin.attacks.attack import Ball
 from danskin.attacks.checks import DataBox, check_box, check_inputs, check_integer_labels, check_logits, check_radius
 from danskin.attacks.guard import as_found, raw_module
 from danskin.attacks.outcomes import outcomes
+from danskin.callables import reach
 from danskin.errors import DanskinWarning, InputError, ModelError
 from danskin.evaluation import probing
 from danskin.evaluation.masking import Flag, flags_from_results
@@ -138,8 +139,8 @@ def diagnose(
 
 
 def _train_mode(subject: _Subject) -> Flag | None:
-    modules = subject.model.modules() if isinstance(subject.model, nn.Module) else ()
-    found = [type(m).__name__ for m in modules if m.training and isinstance(m, _NormBase | _DropoutNd)]
+    modules = reach(subject.model).modules
+    found = [type(m).__name__ for m in modules if isinstance(m, _NormBase | _DropoutNd) and m.training]
     if not found:
         return None
     kinds = ", ".join(sorted(set(found)))

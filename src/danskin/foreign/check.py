@@ -41,7 +41,7 @@ def check_model(opened: Opened, x: Tensor) -> Opened:
     if not len(x):
         raise InputError("x: expected at least one example to try the model on, got none; give some data")
     x, model, notes = x[:4].detach(), opened.model, []
-    if isinstance(model, nn.Module) and set_eval(model):
+    if set_eval(model):
         notes.append("put into eval mode")
     with as_found(model, "as_is", x.device, warn=False):
         model, output, told = _first_call(opened, model, x)

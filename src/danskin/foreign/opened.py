@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from danskin.callables import reach
 from danskin.errors import DanskinWarning, ModelError
 from danskin.evaluation.fingerprint import model_hash
 
@@ -111,21 +112,21 @@ def ready(
     notes = list(notes)
     if isinstance(model, nn.Module):
         model = _moved(model, name, device)
-        if set_eval(model):
-            notes.append("put into eval mode")
     else:
-        notes.append("a plain callable: it stays on its own device, and cannot be put into eval mode")
+        notes.append("a plain callable: it stays on its own device")
+    if set_eval(model):
+        notes.append("put into eval mode")
     digest = model_hash(model) if digest is None else digest
     return Opened(model, name, digest, differentiable, "; ".join(notes), classes)
 
 
-def set_eval(model: nn.Module) -> bool:
-    """Put every part into eval mode; True where something was in training mode.
+def set_eval(model: Any) -> bool:
+    """Put every module that the model reaches into eval mode; True where something was in training mode.
 
     Exported programs refuse `.eval()`, and frozen TorchScript modules have no such flag; so flags are set one
     by one.
     """
-    trained = [m for m in model.modules() if getattr(m, "training", False)]
+    trained = [m for m in reach(model).modules if getattr(m, "training", False)]
     for m in trained:
         m.training = False
     return bool(trained)

@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from typing import Any, Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from danskin.callables import Found, alone, reach, surely
 from danskin.errors import InputError, ModelError
 from danskin.losses import LossName, check_labels, get_loss
 from danskin.minmax.gradients import finite, gradient_at, warn_of_bad_gradient
@@ -30,18 +31,18 @@ Against = Literal["none", "runner_up", "nearest"]
 
 @contextmanager
 def finished(model: Any, device: torch.device) -> Iterator[None]:
-    """The model as a finished thing: eval mode, gradients on; training flags and random state are put back."""
-    modules = list(model.modules()) if isinstance(model, nn.Module) else []
-    training = [m.training for m in modules]
+    """The model as a finished thing: eval mode, gradients on; it and the random state are left as found."""
+    modules = reach(model).modules
     devices = [device] if device.type == "cuda" else []
-    with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices):
+    with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices), alone(modules):
+        found = Found(modules)
         try:
             for m in modules:
-                m.training = False
+                if getattr(m, "training", False):
+                    m.training = False
             yield
         finally:
-            for m, flag in zip(modules, training, strict=True):
-                m.training = flag
+            surely(found.restore)
 
 
 def input_gradient(model: Model, x: Tensor, score: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
