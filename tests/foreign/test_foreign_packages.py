@@ -1,11 +1,10 @@
-"""Models of other packages: ONNX, transformers, timm. Each test runs where its package is installed and works."""
+"""Models of other packages: transformers, timm. Each test runs where its package is installed and works."""
 
 import importlib
 import json
 import sys
 import warnings
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -222,119 +221,3 @@ def test_timm(tmp_path):
             opened(spec, x, arguments=arguments)
     with pytest.raises(CheckpointError, match="of other shape"):
         opened("timm:test_resnet", x, weights=tmp_path / "w.pt", classes=4)
-
-
-# ONNX
-
-
-def onnx_file(path, model, x=X, dynamic=True):
-    working("onnx")
-    working("onnxscript")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        shapes = ({0: torch.export.Dim("batch")},) if dynamic else None
-        torch.onnx.export(model, (x,), str(path), dynamic_shapes=shapes, verbose=False, dynamo=True)
-    return path
-
-
-@pytest.mark.parametrize("dynamic", [True, False])
-@pytest.mark.filterwarnings("ignore")
-def test_onnx_with_gradients(tmp_path, dynamic):
-    working("onnx2pytorch")
-    model = net()
-    path = onnx_file(tmp_path / "net.onnx", model, X[:3], dynamic)
-    found = opened(path, classes=3, arguments={"backend": "torch"})
-    assert found.differentiable and "converted by onnx2pytorch" in found.note
-    assert ("fixed batch size of 3" in found.note) is not dynamic
-    for n in (1, 3, 7):
-        torch.testing.assert_close(found.model(X[:n]), model(X[:n]), rtol=0, atol=1e-5)
-    wanted, got = (PGD(Linf(0.05), steps=5)(m, X, Y, seed=0) for m in (model, found.model))
-    assert torch.equal(got.success, wanted.success)
-    torch.testing.assert_close(got.delta, wanted.delta, rtol=0, atol=1e-5)
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_onnx_without_gradients(tmp_path):
-    working("onnxruntime")
-    model = net()
-    found = opened(onnx_file(tmp_path / "net.onnx", model, X[:3], False), arguments={"backend": "onnxruntime"})
-    assert not found.differentiable and "without gradients" in found.note
-    for n in (1, 3, 7):
-        torch.testing.assert_close(found.model(X[:n]), model(X[:n]), rtol=0, atol=1e-5)
-    with pytest.raises(ModelError, match="without a gradient"):
-        PGD(Linf(0.05), steps=2)(found.model, X, Y)
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_onnx_weights_beside_count_for_the_hash(tmp_path):
-    onnx = working("onnx")
-    path = onnx_file(tmp_path / "net.onnx", net())
-    proto = onnx.load(str(path))
-    (tmp_path / "a").mkdir()
-    copy = tmp_path / "a/net.onnx"
-    onnx.save(proto, str(copy), save_as_external_data=True, location="net.bin", size_threshold=100)
-    before = open_model(str(copy), device=CPU).hash
-    content = bytearray((tmp_path / "a/net.bin").read_bytes())
-    content[-1] ^= 1
-    (tmp_path / "a/net.bin").write_bytes(content)
-    assert open_model(str(copy), device=CPU).hash != before
-    (tmp_path / "a/net.bin").unlink()
-    with pytest.raises((MissingError, CheckpointError), match=r"net.onnx: expected"):
-        open_model(str(copy), device=CPU)
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_onnx_that_is_refused(tmp_path, monkeypatch):
-    onnx = working("onnx")
-    working("onnx2pytorch")
-    path = onnx_file(tmp_path / "net.onnx", net())
-    with pytest.raises(ConfigError, match=r"got 'tirch'; did you mean 'torch'\?"):
-        opened(path, arguments={"backend": "tirch"})
-    with pytest.raises(ConfigError, match="no argument but backend, got 'width'"):
-        opened(path, arguments={"width": 1})
-    (tmp_path / "text.onnx").write_text("not a network")
-    with pytest.raises(CheckpointError, match="does not read"):
-        opened(tmp_path / "text.onnx")
-    h, t = onnx.helper, onnx.TensorProto
-
-    def made(nodes, kind=t.FLOAT, outputs=1, name="odd.onnx"):
-        inputs = [h.make_tensor_value_info("x", kind, ["n", 4])]
-        results = [h.make_tensor_value_info(f"y{k}", kind, ["n", 4]) for k in range(outputs)]
-        opset = [h.make_opsetid("", 17), h.make_opsetid("mine", 1)]
-        onnx.save(
-            h.make_model(h.make_graph(nodes, "g", inputs, results), opset_imports=opset, ir_version=8),
-            str(tmp_path / name),
-        )
-        return tmp_path / name
-
-    relu = h.make_node("Relu", ["x"], ["y0"])
-    with pytest.raises(ModelError, match="takes float32, got float16"):
-        opened(made([relu], t.FLOAT16))
-    with pytest.raises(ModelError, match=r"one input and one output, got inputs \['x'\] and outputs \['y0', 'y1'\]"):
-        opened(made([relu, h.make_node("Neg", ["x"], ["y1"])], outputs=2))
-    with pytest.raises(CheckpointError, match="operators that onnx2pytorch converts"):
-        opened(made([h.make_node("Unknown", ["x"], ["y0"], domain="mine")]), arguments={"backend": "torch"})
-    working("onnxruntime")
-    with pytest.raises(CheckpointError, match="that ONNX Runtime runs"):
-        opened(made([h.make_node("Unknown", ["x"], ["y0"], domain="mine")]))
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_onnx_conversion_that_disagrees_is_not_used(tmp_path, monkeypatch):
-    converter, _ = working("onnx2pytorch"), working("onnxruntime")
-    path = onnx_file(tmp_path / "net.onnx", net())
-
-    class Wrong(nn.Module):
-        def __init__(self, proto):
-            super().__init__()
-
-        def forward(self, x):
-            return net()(x) * 1.01
-
-    monkeypatch.setattr(converter, "ConvertModel", Wrong)
-    with pytest.raises(CheckpointError, match=r"to agree with ONNX Runtime, got logits that differ by"):
-        opened(path, arguments={"backend": "torch"})
-    with pytest.warns(DanskinWarning, match=r"no gradients: .*differ by"):
-        found = opened(path)
-    assert not found.differentiable
-    np.testing.assert_allclose(found.model(X).numpy(), net()(X).detach().numpy(), atol=1e-5)
