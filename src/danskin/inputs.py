@@ -5,8 +5,11 @@ Ground for all packages: it knows torch and the errors only.
 
 from __future__ import annotations
 
+import numbers
 import os
 from collections.abc import Mapping
+from dataclasses import fields
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -75,7 +78,9 @@ def not_floating(x: Tensor) -> str:
     )
 
 
-def class_numbers(labels: Any, n: int, what: str = "y", wanted: str = "integer labels") -> Tensor:
+def class_numbers(
+    labels: Any, n: int, what: str = "y", wanted: str = "integer labels", *, cast: bool = False
+) -> Tensor:
     """Labels as int64 (n,), where they are: one whole number per example, from a tensor, an array or a list.
 
     All integer types are taken. Everything else is refused, and named for what it is.
@@ -85,6 +90,7 @@ def class_numbers(labels: Any, n: int, what: str = "y", wanted: str = "integer l
         n: examples.
         what: their name in errors.
         wanted: what they should be, in errors.
+        cast: take floats and bools too, where they are whole numbers: of data, which loaders may have stacked so.
 
     Raises:
         InputError: floating-point or bool labels, a column, one-hot or multi-label rows, shares of classes, one label
@@ -101,7 +107,7 @@ def class_numbers(labels: Any, n: int, what: str = "y", wanted: str = "integer l
             raise InputError(
                 f"{what}: expected whole numbers, got {_kind(labels)}; number the classes 0, 1, ..."
             ) from error
-    if found.ndim == 1 and len(found) == n and not _not_whole(found):
+    if found.ndim == 1 and len(found) == n and (not _not_whole(found) or (cast and _holds_whole(found))):
         return found.to(torch.int64)
     raise InputError(f"{what}: {_unlike(found, n, what, wanted)}")
 
@@ -113,6 +119,12 @@ def _kind(labels: Any) -> str:
 
 def _not_whole(labels: Tensor) -> bool:
     return labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool
+
+
+def _holds_whole(labels: Tensor) -> bool:
+    return labels.dtype == torch.bool or (
+        labels.is_floating_point() and bool((labels.isfinite() & (labels == labels.trunc())).all())
+    )
 
 
 def _unlike(found: Tensor, n: int, what: str, integers: str) -> str:
@@ -204,3 +216,32 @@ def check_model(model: Any) -> None:
     else:
         got, cure = type(model).__name__, "pass the network, or a function from inputs to logits"
     raise InputError(f"model: expected something to call with a batch of inputs, got {got}; {cure}")
+
+
+@cache
+def _plain_fields(cls: type) -> tuple[tuple[str, str, bool], ...]:
+    """(name, "int", "float" or "bool", whether None is allowed) of the fields of a dataclass that are numbers."""
+    out = []
+    for f in fields(cls):
+        names = (f.type if isinstance(f.type, str) else getattr(f.type, "__name__", "")).split(" | ")
+        if names[0] in ("int", "float", "bool") and names[1:] in ([], ["None"]):
+            out.append((f.name, names[0], len(names) > 1))
+    return tuple(out)
+
+
+def check_fields(value: Any) -> None:
+    """The fields of a dataclass that are declared as whole numbers, numbers or bools hold such.
+
+    Raises:
+        InputError: one does not.
+    """
+    for name, kind, optional in _plain_fields(type(value)):  # type: ignore[arg-type]
+        held, what = getattr(value, name), f"{type(value).__name__}.{name}"
+        if held is None and optional:
+            continue
+        if kind == "int":
+            whole_number(held, what)
+        elif kind == "bool" and not isinstance(held, bool | np.bool_):
+            raise InputError(f"{what}: expected True or False, got {held!r}; write one of them")
+        elif kind == "float" and (isinstance(held, bool) or not isinstance(held, numbers.Real)):
+            raise InputError(f"{what}: expected a number, got {held!r}; write it such as 0.5")

@@ -18,6 +18,7 @@ from danskin.attacks.grid import Grid
 from danskin.attacks.guard import BatchNormMode, as_found, device_of, raw_module
 from danskin.attacks.payoff import ShiftPayoff, shifted
 from danskin.errors import InputError
+from danskin.inputs import check_fields, check_model, whole_number
 from danskin.losses import LossName, get_loss
 from danskin.minmax import (
     L1,
@@ -38,6 +39,7 @@ from danskin.minmax import (
 from danskin.minmax.gradients import warn_of_bad_gradient
 from danskin.minmax.maximize import ordinary
 from danskin.minmax.precision import at_least_float32
+from danskin.minmax.reading import read_ball
 from danskin.minmax.rows import PerRow
 
 Ball = Linf | L2 | L1
@@ -85,7 +87,7 @@ class Attack(PerRow, ABC):
     """max over delta in ball and box of loss(model(x + delta), y), per example.
 
     Args:
-        ball: `Linf`, `L2` or `L1` with the radius in the data's own units.
+        ball: `Linf`, `L2` or `L1` with the radius in the data's own units; or a text such as "linf:8/255".
         loss: what the adversary raises, by name (`danskin.losses.LOSSES`); with targets, an untargeted loss is
             lowered at the targets.
         box: (low, high) of valid data, or None.
@@ -113,6 +115,10 @@ class Attack(PerRow, ABC):
 
     #: Whether what the maximiser returns stays in the ball; False for noise that is only trained with.
     stays_inside: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ball", read_ball(self.ball, f"{type(self).__name__}.ball"))
+        check_fields(self)
 
     @staticmethod
     def applies_to(x: Tensor) -> bool:
@@ -245,6 +251,7 @@ class Attack(PerRow, ABC):
                 "ball, so use FGSM or PGD to attack"
             )
         start = time.perf_counter()
+        check_model(model)
         batch = self.batch(x, y, targets)
         names = None if index is None else ordinary(checks.check_integer_labels(index, x, "index"))
         if len(x) == 0:
@@ -301,6 +308,8 @@ class Attack(PerRow, ABC):
             quick: as in the call.
             witness: as in the call.
         """
+        check_model(model)
+        seed = whole_number(seed, "seed")
         problem = self.problem(model, batchnorm, batch.x.device, quick)
         with problem.guard():
             if self.draws > 1:

@@ -89,6 +89,7 @@ class AutoAttack(Attack):
     stop: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.version == "rand" and self.draws == 1:
             object.__setattr__(self, "draws", 20)
 

@@ -15,6 +15,7 @@ from danskin.attacks.guard import BatchNormMode
 from danskin.attacks.payoff import ShiftPayoff
 from danskin.attacks.shared_first import SharedFirst
 from danskin.errors import InputError
+from danskin.inputs import check_model
 from danskin.losses import LossName, get_loss
 from danskin.minmax import Maximizer, Number, Restarts, Streams, number
 from danskin.minmax.maximize import Keep
@@ -115,6 +116,7 @@ class BETA(Attack):
         The smooth variant replaces the best class by weights (`ClassPerturbations.weights`); its outer loss is
         sum_j w_j CE(f(x + delta_j), y) with w constant.
         """
+        check_model(model)
         batch, problem = self.batch(x, y), self.problem(model, batchnorm=batchnorm, device=x.device)
         with problem.guard():
             payoff, Y = problem.adversary_payoff(batch), problem.feasible(batch)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import warnings
+from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from danskin.errors import DanskinWarning, InputError, ModelError
+from danskin.inputs import class_numbers, not_floating
 from danskin.minmax import L1, L2, Linf
 
 _SLACK = 1e-6  # float images that left their box by rounding are not refused
@@ -19,7 +21,14 @@ DataBox = tuple[float, float] | None
 
 def check_box(box: DataBox) -> None:
     """The data box is None or (low, high) with low < high."""
-    if box is not None and not (len(box) == 2 and box[0] < box[1]):
+    if box is None:
+        return
+    pair = isinstance(box, tuple | list) and len(box) == 2
+    if (
+        not pair
+        or not all(isinstance(b, Real | Tensor) for b in box)
+        or not bool((box[0] < torch.as_tensor(box[1])).all())
+    ):
         raise InputError(f"box: expected (low, high) with low < high, or None for no box, got {box!r}; try (0, 1)")
 
 
@@ -40,7 +49,7 @@ def check_inputs(x: Any, box: DataBox) -> None:
     if not isinstance(x, Tensor):
         raise InputError(f"x: expected a torch tensor, got {type(x).__name__}; use torch.as_tensor(x)")
     if not x.is_floating_point():
-        raise InputError(f"x: expected floating-point inputs, got {x.dtype}; for images of 0..255 use x.float() / 255")
+        raise InputError(not_floating(x))
     if x.ndim < 2:
         raise InputError(
             f"x: expected a batch, shape (batch, ...), got shape {tuple(x.shape)}; add a batch dimension with x[None]"
@@ -55,7 +64,9 @@ def check_inputs(x: Any, box: DataBox) -> None:
             "clean the data"
         )
     if box is not None and (low < box[0] - _SLACK or high > box[1] + _SLACK):
-        hint = "divide by 255" if high > 2 and low >= 0 else "pass box=(low, high) of your data, or box=None"
+        pixels = 2 < high <= 255 and low >= 0
+        hint = "divide by 255 if these are pixels, or " if pixels else ""
+        hint += "pass box=(low, high) of your data, or box=None"
         raise InputError(
             f"x: expected values in the box [{box[0]:g}, {box[1]:g}], got {low:.4g} to {high:.4g}; {hint}; put "
             "normalisation into the model's first layer"
@@ -64,19 +75,7 @@ def check_inputs(x: Any, box: DataBox) -> None:
 
 def check_integer_labels(labels: Any, x: Tensor, what: str = "y") -> Tensor:
     """Labels as int64 on the device of x; one integer per example."""
-    if not isinstance(labels, Tensor):
-        labels = torch.as_tensor(labels)
-    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        raise InputError(
-            f"{what}: expected integer labels, got {labels.dtype}; use {what}.long() for class numbers, or "
-            f"{what}.argmax(1) for one-hot rows"
-        )
-    if labels.shape != (len(x),):
-        raise InputError(
-            f"{what}: expected one label per example, shape ({len(x)},), got {tuple(labels.shape)}; "
-            f"pass labels of the same batch as x"
-        )
-    return labels.to(x.device, torch.int64)
+    return class_numbers(labels, len(x), what).to(x.device)
 
 
 def check_radius(ball: Linf | L2 | L1, x: Tensor, box: DataBox) -> None:

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from danskin.attacks.attack import Attack
+from danskin.attacks.checks import check_logits
 from danskin.attacks.guard import as_found, raw_module
-from danskin.losses import predict
+from danskin.inputs import check_model, class_numbers, in_box
+from danskin.losses import check_labels, get_loss, predict
 from danskin.minmax import Cost
 
 
@@ -35,33 +37,38 @@ def outcomes(
     *,
     batch_size: int = 256,
     seed: int = 0,
-    prepare: Callable[[Tensor], Tensor] = lambda x: x,
+    prepare: Callable[[Tensor], Tensor] | None = None,
     among: Tensor | None = None,
 ) -> Outcomes:
     """Which of the examples (n, ...) the model gets right, clean or at the points that `attack` finds.
 
     Args:
         model: inputs to logits; used in eval mode and left as found.
-        x: (n, ...) in any dtype that `prepare` turns into inputs.
+        x: (n, ...) inputs, or what `prepare` turns into inputs.
         y: (n,) labels.
         attack: None for clean accuracy.
         batch_size: examples per call; changes nothing but memory and time.
         seed: of the attack.
-        prepare: from a slice of x to model inputs on the model's device, such as uint8 to float.
+        prepare: from a slice of x to model inputs on the model's device; default: uint8 images are mapped to the
+            attack's box (`danskin.inputs.in_box`).
         among: (n,) bool: look only at these, count the others as wrong, and spend nothing on them. With the
             clean outcomes here, the result is robust accuracy; without, accuracy at the attacked points,
             which for a one-step attack on an overfitted model can be above clean accuracy.
     """
-    raw = raw_module(model)
+    check_model(model)
+    raw, y = raw_module(model), class_numbers(y, len(x))
+    box = None if attack is None else attack.box
     correct = torch.ones(len(y), dtype=torch.bool) if among is None else among.clone().cpu()
     cost = Cost()
     for rows in correct.nonzero().flatten().split(batch_size):
-        inputs = prepare(x[rows.to(x.device)])
+        inputs = in_box(x[rows.to(x.device)], box) if prepare is None else prepare(x[rows.to(x.device)])
         labels = y[rows.to(y.device)].to(inputs.device)
         with as_found(raw, "eval", inputs.device):
             if attack is None:
                 with torch.no_grad():
-                    right = predict(raw(inputs)) == labels
+                    logits = check_logits(raw(inputs), len(inputs))
+                    check_labels(labels, logits, get_loss("zero_one"))
+                    right = predict(logits) == labels
                 cost += Cost(len(rows), 0, 1)
             else:
                 found = attack(raw, inputs, labels, seed=seed)

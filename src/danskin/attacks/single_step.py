@@ -62,6 +62,7 @@ class NFGSM(Attack):
     step: Number = "radius"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.noise > 0:
             raise InputError(f"NFGSM.noise: expected a multiple of the radius above 0, got {self.noise}; try 2")
 

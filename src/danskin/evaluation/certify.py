@@ -16,18 +16,19 @@ from danskin.attacks.guard import as_found, raw_module
 from danskin.errors import InputError, ModelError
 from danskin.evaluation.certificates.margins import cost_per_example, margin_bounds
 from danskin.evaluation.certificates.region import Region
+from danskin.evaluation.examples import Data, batches
+from danskin.inputs import check_model, in_box
 from danskin.lipschitz.network import Network
 from danskin.lipschitz.reading import read
 from danskin.losses import check_labels, get_loss, predict
 from danskin.metrics import Share
 from danskin.minmax import Linf
+from danskin.minmax.reading import read_ball
 
 #: "lipschitz": the product bound; "ibp": intervals; "crown-ibp": one backward pass over intervals; "crown": backward
 #: passes for all layers; "alpha-crown": and slopes optimised for the examples still open; "auto": the best of the
 #: affordable ones.
 CertifyMethod = Literal["auto", "lipschitz", "ibp", "crown-ibp", "crown", "alpha-crown"]
-
-Data = tuple[Tensor, Tensor] | Iterable[tuple[Tensor, Tensor]]
 
 _AFFORDABLE = 5e10  # multiplications per example up to which "auto" tightens all layers; about a second on one core
 _ROUNDING = 16.0  # of the model's own dtype, in units of eps (1 + largest |logit|)
@@ -65,7 +66,7 @@ class Certified:
 def certify(
     model: Callable[[Tensor], Tensor],
     data: Data,
-    ball: Ball,
+    ball: Ball | str,
     *,
     method: CertifyMethod = "auto",
     box: checks.DataBox = (0, 1),
@@ -83,7 +84,8 @@ def certify(
         model: inputs (batch, ...) in their natural units to logits (batch, classes), or one output per example
             with labels -1/+1.
         data: (x, y), or batches of such pairs (a DataLoader).
-        ball: `Linf`, `L2` or `L1`; the radius may be a tensor with one number per example of the data.
+        ball: `Linf`, `L2` or `L1`, or a text such as "linf:8/255"; the radius may be a tensor with one number per
+            example of the data.
         method: see `CertifyMethod`; what is dearer is tighter. For wrong examples only intervals are used.
         box: (low, high) of valid data, or None.
         batch_size: examples at a time; changes nothing but memory and time.
@@ -111,28 +113,19 @@ def certify(
         raise InputError(f"method: expected one of {', '.join(get_args(CertifyMethod))}, got {method!r}; pick one")
     if batch_size < 1:
         raise InputError(f"batch_size: expected 1 or more, got {batch_size}; correct it")
+    check_model(model)
     checks.check_box(box)
-    work = _Certifier(raw_module(model), ball, box, method)
-    for x, y in _batches(data, batch_size):
+    work = _Certifier(raw_module(model), read_ball(ball), box, method)
+    for x, y in _batches(data, batch_size, box):
         work.add(x, y)
     return work.result(time.perf_counter() - start)
 
 
-def _batches(data: Any, batch_size: int) -> Iterable[tuple[Tensor, Any]]:
-    """Slices of (x, y), or of each batch of an iterable."""
-    whole = isinstance(data, tuple | list) and len(data) == 2 and isinstance(data[0], Tensor)
-    for batch in [data] if whole else data:
-        if not isinstance(batch, tuple | list) or len(batch) != 2:
-            raise InputError(
-                f"data: expected (x, y) or batches of (x, y), got {type(batch).__name__}; pass two tensors or a "
-                "DataLoader of pairs"
-            )
-        x, y = batch
-        if not isinstance(x, Tensor) or x.ndim < 2:
-            checks.check_inputs(x, None)
-        y = checks.check_integer_labels(y, x)
+def _batches(data: Data, batch_size: int, box: checks.DataBox) -> Iterable[tuple[Tensor, Tensor]]:
+    """Slices of (x, y), or of each batch of an iterable; uint8 images in the units of the box."""
+    for x, y in batches(data):
         for at in range(0, max(len(x), 1), batch_size):
-            yield x[at : at + batch_size], y[at : at + batch_size]
+            yield in_box(x[at : at + batch_size], box), y[at : at + batch_size]
 
 
 class _Certifier:
@@ -162,6 +155,11 @@ class _Certifier:
             if logits.ndim > 2:
                 raise ModelError(f"model: expected logits (batch, classes), got shape {tuple(logits.shape)}; flatten")
             check_labels(y, logits, get_loss("zero_one"))
+            if not bool((logits > -torch.inf).all()):
+                raise ModelError(
+                    "model: expected finite logits to certify, got -inf (classes that are not there); return the "
+                    "columns of the other classes"
+                )
             margin = self._margin(self._read(x), x, y, ball, logits)
             right = predict(logits) == y
         self.margins.append(margin.cpu())

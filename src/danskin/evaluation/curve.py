@@ -12,7 +12,9 @@ from torch import Tensor
 from danskin.attacks.attack import Ball
 from danskin.errors import InputError
 from danskin.evaluation.evaluate import Model, evaluate
+from danskin.inputs import class_numbers
 from danskin.metrics import Share
+from danskin.minmax.reading import read_ball
 
 FACTORS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
 
@@ -38,7 +40,7 @@ def robustness_curve(
     model: Model,
     x: Tensor,
     y: Tensor,
-    ball: Ball,
+    ball: Ball | str,
     *,
     factors: Sequence[float] = FACTORS,
     suite: str = "fast",
@@ -58,14 +60,16 @@ def robustness_curve(
         suite: by name.
         options: further ones of `evaluate`.
     """
-    if isinstance(ball.value, Tensor) or any(f <= 0 for f in factors):
+    given: Ball = read_ball(ball)
+    if isinstance(given.value, Tensor) or any(f <= 0 for f in factors):
         raise InputError("curve: expected one radius and factors > 0, got others; pass a ball with a number")
+    y = class_numbers(y, len(x))
     points: list[CurvePoint] = []
     left = torch.arange(len(y))
     for factor in sorted(factors):
-        radius = float(ball.value) * factor
+        radius = float(given.value) * factor
         if len(left):
-            found = evaluate(model, (x[left], y[left]), type(ball)(radius), suite, diagnostics=0, **options)
+            found = evaluate(model, (x[left], y[left]), type(given)(radius), suite, diagnostics=0, **options)
             if not points:
                 points.append(CurvePoint(0.0, Share(found.clean.hits, len(y))))
             left = left[found.outcomes]

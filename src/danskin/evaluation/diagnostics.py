@@ -29,8 +29,10 @@ from danskin.callables import reach
 from danskin.errors import DanskinWarning, InputError, ModelError
 from danskin.evaluation import probing
 from danskin.evaluation.masking import Flag, flags_from_results
+from danskin.inputs import check_model, in_box, whole_number
 from danskin.losses import LossName, apart, check_labels, get_loss, largest, predict
 from danskin.minmax import Streams
+from danskin.minmax.reading import read_ball
 
 __all__ = ["Flag", "diagnose", "flags_from_results"]
 
@@ -102,13 +104,15 @@ def diagnose(
         InputError: wrong inputs, labels, radius or box.
         ModelError: the model did not return logits.
     """
-    if n < 1 or len(x) < 1:
+    check_model(model)
+    ball, seed = read_ball(ball), whole_number(seed, "seed")
+    check_box(box)
+    if whole_number(n, "n") < 1 or len(x) < 1:
         raise InputError(f"diagnose: expected at least one example, got n={n} of {len(x)}; pass some")
     with torch.inference_mode(False):  # copies that autograd can save, also of tensors made under inference_mode
-        x, y = x[:n].detach().clone(), torch.as_tensor(y)[:n].clone()
-    check_box(box)
+        y = check_integer_labels(y, x)[:n].clone()
+        x = in_box(x[:n].detach(), box).clone()
     check_inputs(x, box)
-    y = check_integer_labels(y, x)
     check_radius(ball, x, box)
     if isinstance(ball.value, Tensor) and ball.value.numel() > 1:
         raise InputError(

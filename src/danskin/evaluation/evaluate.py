@@ -7,12 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from danskin.attacks.asking import Precision
 from danskin.attacks.attack import JUDGE_DRAWS, Attack, Ball, in_bounds
-from danskin.attacks.checks import DataBox
+from danskin.attacks.checks import DataBox, check_box, check_inputs, check_logits
 from danskin.attacks.guard import as_found, device_of, raw_module
 from danskin.attacks.square import Square
 from danskin.errors import InputError
@@ -24,8 +25,10 @@ from danskin.evaluation.masking import Flag, flags_from_results, not_finite
 from danskin.evaluation.meter import Listener, Meter, silent
 from danskin.evaluation.suites import Suite, adapted, pieces, suite_of
 from danskin.evaluation.verdict import Stage, Verdict
+from danskin.inputs import check_model, whole_number
 from danskin.losses import check_labels, get_loss, predict
 from danskin.minmax import Cost, Status
+from danskin.minmax.reading import read_ball
 
 Model = Callable[[Tensor], Tensor]
 #: Examples in memory at a time: enough to keep batches full while rows leave.
@@ -35,7 +38,7 @@ CHUNK = 1024
 def evaluate(
     model: Model,
     data: Data,
-    ball: Ball,
+    ball: Ball | str,
     suite: Suite = "standard",
     *,
     seed: int = 0,
@@ -45,7 +48,7 @@ def evaluate(
     precision: Precision = "model",
     grid: int | None = None,
     quick: Model | None = None,
-    device: torch.device | None = None,
+    device: torch.device | str | None = None,
     journal: Journal | None = None,
     shard: tuple[int, int] = (0, 1),
     diagnostics: int = 32,
@@ -61,8 +64,10 @@ def evaluate(
 
     Args:
         model: inputs in the box to logits; used in eval mode and left as found.
-        data: (x, y) tensors or batches of them (a DataLoader); uint8 images are read as x / 255.
-        ball: the perturbations; a radius may be a tensor with one per example of the data.
+        data: (x, y) tensors or arrays, or batches of them (a DataLoader); uint8 images are mapped to the box
+            (`danskin.inputs.in_box`).
+        ball: the perturbations, or a text such as "linf:8/255"; a radius may be a tensor with one per example of the
+            data.
         suite: "standard", "plus", "rand", "fast" (`SUITES`), or attacks of your own on this ball and box.
         seed: of all random numbers.
         box: (low, high) of valid data, or None.
@@ -87,33 +92,37 @@ def evaluate(
 
     Reference: Croce and Hein, ICML 2020 (the suites). Lecture: rows C6, C7, C8.
     """
-    if batch_size < 1:
-        raise InputError(f"batch_size: expected at least 1, got {batch_size}; try 256")
+    check_model(model)
+    asked: Ball = read_ball(ball)
+    check_box(box)
+    for value, what, least in ((seed, "seed", None), (batch_size, "batch_size", 1), (diagnostics, "diagnostics", 0)):
+        whole_number(value, what, least)
     raw = raw_module(model)
-    device = device or device_of(raw)
-    name, attacks = suite_of(suite, ball, box)
+    device = device_of(raw) if device is None else _device(device)
+    name, attacks = suite_of(suite, asked, box)
     attacks = {k: adapted(a, width=batch_size, precision=precision) for k, a in attacks.items()}
     if grid is not None:
         attacks = {k: adapted(a, grid=grid) for k, a in attacks.items()}
-    size = chunk or CHUNK
+    size = CHUNK if chunk is None else whole_number(chunk, "chunk", 1)
     if journal is not None:  # hashing the model and the data is for a journal that may know them
-        journal.open(_question(raw, name, attacks, ball, box, seed, precision, size))
+        journal.open(_question(raw, name, attacks, asked, box, seed, precision, size))
     kept = journal is not None
     journal = journal or Memory()
     meter = Meter(attacks, _count(data, shard), progress)
     judge = _Judge(raw, attacks, batch_size, seed, quick, journal, progress, meter, keep_points)
     parts, flags = [], ()  # type: tuple[list[_Part], tuple[Flag, ...]]
-    for part in chunks(data, size, device, shard, digests=kept):
+    for part in chunks(data, size, device, shard, box=box, digests=kept):
         if not len(part.index):
             continue
+        check_inputs(part.x, box)
         with as_found(raw, "eval", device):
             if not parts and diagnostics:
-                most = type(ball)(float(torch.as_tensor(ball.value).max()))  # it looks at one radius
+                most = type(asked)(float(torch.as_tensor(asked.value).max()))  # it looks at one radius
                 flags = diagnose(raw, part.x[:diagnostics], part.y[:diagnostics], most, box=box, seed=seed)
             with meter.counting(raw if quick is None else quick):
                 done = judge(part)
         parts.append(done)
-    return _verdict(name, attacks, ball, box, seed, parts, judge, flags)
+    return _verdict(name, attacks, asked, box, seed, parts, judge, flags)
 
 
 @dataclass
@@ -178,10 +187,26 @@ class _Judge:
             for rows in torch.arange(len(x), device=x.device).split(self.batch_size):
                 for _ in range(self.draws):
                     logits = self.model(x[rows])
-                    check_labels(y[rows], logits, get_loss("zero_one"))
+                    self._check(y[rows], logits)
                     wrong[rows.cpu()] += (predict(logits) != y[rows]).double().cpu() / self.draws
                     calls += 1
         return wrong, Cost(self.draws * len(x), 0, calls)
+
+    def _check(self, y: Tensor, logits: Tensor) -> None:
+        """Labels fit the logits, and the attacks' losses the number of outputs."""
+        check_logits(logits, len(y))
+        check_labels(y, logits, get_loss("zero_one"))
+        single = logits.ndim == 1 or logits.shape[1] == 1
+        unfit = [
+            name for name, a in self.attacks.items() if single and not get_loss(a.loss).binary and a.loss != "margin"
+        ]
+        if unfit:
+            raise InputError(
+                f"model: expected at least two logits per example, got {tuple(logits.shape)}, which {unfit[0]} cannot "
+                "attack; make the score h two logits with torch.stack([-h / 2, h / 2], 1) and the labels -1/+1 classes "
+                "with (y + 1) // 2, or pass attacks of your own with a loss for one output: "
+                "[PGD(ball, loss='logistic')]"
+            )
 
     def _clean(self, chunk: Chunk, part: _Part, passed: Tensor) -> None:
         todo = ((part.broken_by == ROBUST) & (passed < 0)).nonzero().squeeze(1)
@@ -246,9 +271,16 @@ class _Judge:
             self.journal.broken(chunk.index[at], stage, found)
 
 
+def _device(device: torch.device | str) -> torch.device:
+    try:
+        return torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise InputError(f"device: expected a device such as 'cpu' or 'cuda:1', got {device!r}; correct it") from error
+
+
 def _count(data: Data, shard: tuple[int, int]) -> int | None:
     """How many examples this process will see; None of an iterable, which says so only at its end."""
-    if not (isinstance(data, tuple | list) and len(data) == 2 and isinstance(data[0], Tensor)):
+    if not (isinstance(data, tuple | list) and len(data) == 2 and isinstance(data[0], Tensor | np.ndarray)):
         return None
     return len(range(shard[0], len(data[0]), shard[1]))
 

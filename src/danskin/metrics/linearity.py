@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 
 from danskin.errors import InputError
+from danskin.inputs import check_model, class_numbers
 from danskin.losses import LossName, check_labels, get_loss
 from danskin.metrics.misalignment import shifts
 from danskin.metrics.saliency import Model, finished, logits_of, loss_gradient
 from danskin.minmax import L1, L2, Linf, Streams
+from danskin.minmax.reading import read_ball
 from danskin.minmax.sets import rowwise
 
 Endpoints = Literal["both_random", "clean_random"]
@@ -23,6 +25,8 @@ Endpoints = Literal["both_random", "clean_random"]
 
 def _losses(model: Model, x: Tensor, y: Tensor, loss: LossName) -> Tensor:
     chosen = get_loss(loss)
+    check_model(model)
+    y = class_numbers(y, len(x)).to(x.device)
     with finished(model, x.device), torch.no_grad():
         logits = logits_of(model, x)
         check_labels(y, logits, chosen)
@@ -80,7 +84,7 @@ def draw_triplet(x: Tensor, ball: Linf | L2 | L1, endpoints: Endpoints = "both_r
     """
     if endpoints not in ("both_random", "clean_random"):
         raise InputError(f"endpoints: expected 'both_random' or 'clean_random', got {endpoints!r}; pick one")
-    streams = Streams.of_content(seed, x)
+    ball, streams = read_ball(ball), Streams.of_content(seed, x)
     first = ball.sample(x, streams.child(0)) if endpoints == "both_random" else torch.zeros_like(x)
     t = streams.child(2).uniform(x.new_empty(len(x), 1)).view(-1)
     return Triplet(first, ball.sample(x, streams.child(1)), t)

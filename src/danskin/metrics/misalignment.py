@@ -10,6 +10,7 @@ from danskin.losses import LossName
 from danskin.metrics.saliency import Model, loss_gradient
 from danskin.minmax import L1, L2, Linf, Streams
 from danskin.minmax.maximize import mask
+from danskin.minmax.reading import read_ball
 from danskin.minmax.sets import vector_norm
 
 
@@ -19,7 +20,7 @@ def shifts(x: Tensor, eta: Tensor | Linf | L2 | L1, seed: int = 0) -> Tensor:
     What is drawn for an example depends on the seed and its content only.
     """
     if not isinstance(eta, Tensor):
-        return eta.sample(x, Streams.of_content(seed, x))
+        return read_ball(eta, "eta").sample(x, Streams.of_content(seed, x))
     if eta.shape != x.shape:
         raise InputError(
             f"eta: expected a perturbation per example, shape {tuple(x.shape)}, got {tuple(eta.shape)}; or pass a ball"

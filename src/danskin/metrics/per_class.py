@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from danskin.errors import InputError
+from danskin.inputs import class_numbers
 from danskin.metrics.share import Share
 
 
@@ -37,6 +38,7 @@ class PerClass:
         Raises:
             InputError: shapes that differ, flags that are not bool, labels outside 0..C-1.
         """
+        y = class_numbers(y, len(clean)) if len(y) == len(clean) else y
         if y.ndim != 1 or clean.shape != y.shape or robust.shape != y.shape:
             raise InputError(
                 f"per class: expected y, clean and robust of one shape (n,), got {tuple(y.shape)}, "

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from danskin.callables import Found, alone, reach, surely
 from danskin.errors import InputError, ModelError
+from danskin.inputs import check_model, class_numbers, not_floating
 from danskin.losses import LossName, check_labels, get_loss
 from danskin.minmax.gradients import finite, gradient_at, warn_of_bad_gradient
 from danskin.minmax.maximize import mask, ordinary
@@ -57,11 +58,11 @@ def input_gradient(model: Model, x: Tensor, score: Callable[[Tensor], Tensor]) -
         InputError: x is not a batch of floating-point examples.
         ModelError: the score does not depend differentiably on x.
     """
-    if not x.is_floating_point() or x.ndim < 2:
-        raise InputError(
-            f"x: expected floating-point inputs (batch, ...), got {x.dtype} of shape {tuple(x.shape)}; for images of "
-            "0..255 use x.float() / 255"
-        )
+    check_model(model)
+    if not x.is_floating_point():
+        raise InputError(not_floating(x))
+    if x.ndim < 2:
+        raise InputError(f"x: expected a batch, shape (batch, ...), got shape {tuple(x.shape)}; use x[None]")
     with finished(model, x.device):
         leaf = x.detach().clone().requires_grad_()
         value = score(logits_of(model, leaf))
@@ -88,8 +89,9 @@ def loss_gradient(model: Model, x: Tensor, y: Tensor, loss: LossName = "cross_en
     if chosen.targeted:
         raise InputError(f"loss: expected one without targets, got {loss!r}; use cross_entropy or margin")
 
+    labels = ordinary(class_numbers(y, len(x)).to(x.device))
+
     def score(logits: Tensor) -> Tensor:
-        labels = ordinary(y)
         check_labels(labels, logits, chosen)
         return chosen.function(logits, labels)
 
@@ -112,8 +114,9 @@ def saliency(model: Model, x: Tensor, y: Tensor, of: Literal["logit", "loss", "m
     if of != "logit":
         return loss_gradient(model, x, y, "cross_entropy" if of == "loss" else "margin")[1]
 
+    labels = ordinary(class_numbers(y, len(x)).to(x.device))
+
     def score(logits: Tensor) -> Tensor:
-        labels = ordinary(y)
         check_labels(labels, logits, get_loss("margin"))
         return logits.gather(1, labels[:, None]).squeeze(1)
 

@@ -17,11 +17,13 @@ from danskin.attacks.attack import Ball
 from danskin.attacks.checks import DataBox
 from danskin.attacks.guard import raw_module
 from danskin.errors import InputError, ModelError
+from danskin.inputs import check_fields, check_model, whole_number
 from danskin.losses import LossName, check_labels, get_loss
 from danskin.minmax import Streams, Template
 from danskin.minmax.gradients import finite, gradient_at, warn_of_bad_gradient
 from danskin.minmax.maximize import ordinary
 from danskin.minmax.precision import at_least_float32
+from danskin.minmax.reading import read_ball
 from danskin.minmax.rows import rows_of
 from danskin.regularizers.on_off import OnOff
 
@@ -66,6 +68,8 @@ class Regularizer(ABC):
 
     def __post_init__(self) -> None:
         name = type(self).__name__
+        object.__setattr__(self, "ball", read_ball(self.ball, f"{name}.ball"))
+        check_fields(self)
         if not (self.weight >= 0 and math.isfinite(self.weight)):
             raise InputError(f"{name}.weight: expected a finite number >= 0, got {self.weight}; 0 turns the term off")
         if not 0 < self.share <= 1:
@@ -127,6 +131,8 @@ class Regularizer(ABC):
             memory: what `begin` returned; changed in place. Needed where that is not empty.
             mean: averages a scalar tensor over processes; the schedule decides by what it returns.
         """
+        check_model(model)
+        seed = whole_number(seed, "seed")
         x, y = checked(x, y, self.ball)
         scale = self.weight if self.schedule is None else self.schedule.weight(self._held(memory), self.weight)
         if scale == 0 and self.schedule is None:

@@ -20,7 +20,7 @@ from danskin.attacks.asking import Precision
 from danskin.attacks.attack import Ball
 from danskin.attacks.guard import as_found, device_of
 from danskin.data import Dataset, to_float
-from danskin.errors import ConfigError, ModelError
+from danskin.errors import ConfigError, InputError, ModelError
 from danskin.evaluation import Form, Verdict, evaluate, fastest
 from danskin.evaluation.certify import CertifyMethod, certify
 from danskin.evaluation.curve import robustness_curve
@@ -29,7 +29,7 @@ from danskin.evaluation.masking import Flag
 from danskin.files import write_atomically, write_json, write_text
 from danskin.foreign import Opened
 from danskin.losses import predict
-from danskin.minmax import L1, L2, Linf
+from danskin.minmax.reading import read_ball
 from danskin.report.verdict import write_verdict_report
 from danskin.run.card import card
 from danskin.run.journal import DiskJournal
@@ -37,7 +37,6 @@ from danskin.run.record import environment, now
 from danskin.run.runtime import Runtime
 from danskin.run.train import npz_bytes
 
-_BALLS: dict[str, type[Linf] | type[L2] | type[L1]] = {"linf": Linf, "l2": L2, "l1": L1}
 Listener = Callable[[dict[str, Any]], None]
 Certificate = Literal["no"] | CertifyMethod
 PICTURES = 8  # examples kept with the verdict
@@ -50,13 +49,11 @@ def parse_ball(text: str) -> Ball:
     Raises:
         ConfigError: another norm, or no radius.
     """
-    norm, _, radius = text.partition(":")
-    if norm.lower() not in _BALLS or not radius:
-        raise ConfigError(
-            f"--ball: expected a norm and a radius such as linf:8/255, l2:0.5 or l1:12, got {text!r}; the radius is in "
-            "units of the data, which lies in [0, 1]"
-        )
-    return _BALLS[norm.lower()](radius)
+    try:
+        found: Ball = read_ball(text)
+    except InputError as error:
+        raise ConfigError(f"--{error}") from error
+    return found
 
 
 @dataclass(frozen=True)

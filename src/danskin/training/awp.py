@@ -94,6 +94,7 @@ class AWP(Wrapper):
     warmup: int = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("gamma", "decay", "warmup"):
             if not getattr(self, name) >= 0:
                 raise InputError(f"AWP.{name}: expected a number >= 0, got {getattr(self, name)}; 0 is none")

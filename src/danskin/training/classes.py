@@ -64,6 +64,7 @@ class CFOL(Wrapper):
     form: Literal["sample", "reweight"] = "sample"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_reweightable("CFOL", self.objective)
         check_exp3("CFOL", "classes", self.classes, self.gamma, float(number(self.eta)))
         if self.form not in ("sample", "reweight"):
@@ -156,6 +157,7 @@ class ClassCVaR(Wrapper):
     alpha: float = 0.5
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_reweightable("ClassCVaR", self.objective)
         if self.classes < 2:
             raise InputError(

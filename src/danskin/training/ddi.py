@@ -107,6 +107,7 @@ class DDi(Objective):
     loss: LossName | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.k < 1:
             raise InputError(f"DDi.k: expected at least 1 run of the attack, got {self.k}; 10 as published")
         if self.active is not None and not self.active >= 0:

@@ -47,6 +47,7 @@ class FOL(Wrapper):
     eta: Number = 1e-5
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_reweightable("FOL", self.objective)
         check_exp3("FOL", "examples", self.examples, self.gamma, float(number(self.eta)))
 

@@ -50,6 +50,7 @@ class FreeTraining(Objective):
     box: DataBox = (0, 1)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.replays < 1:
             raise InputError(f"FreeTraining.replays: expected at least 1, got {self.replays}; 8 as published")
 

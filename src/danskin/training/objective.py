@@ -9,16 +9,19 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from danskin.attacks import Attack
+from danskin.attacks.checks import check_integer_labels
 from danskin.attacks.guard import BatchNormMode
 from danskin.errors import InputError
+from danskin.inputs import check_fields, check_model, whole_number
 from danskin.losses import LossName, check_labels, get_loss, labelled_loss, predict
 from danskin.minmax.precision import at_least_float32
+from danskin.minmax.reading import read_ball
 from danskin.training.process import Together, together
 
 #: What an objective keeps from step to step: tensors by name, made by `Objective.begin`, changed in place.
@@ -82,6 +85,25 @@ class Objective(ABC):
     #: Names of what is kept with a row for each place in the batch: on several processes, each has its own part.
     places: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        """The parts are what they must be: an attack, a ball, an objective inside, numbers.
+
+        Raises:
+            InputError: one is something else.
+        """
+        name = type(self).__name__
+        parts: set[str] = {f.name for f in fields(self)} if is_dataclass(self) else set()
+        if "ball" in parts:
+            object.__setattr__(self, "ball", read_ball(self.ball, f"{name}.ball"))  # type: ignore[attr-defined]
+        for part, kind, example in (
+            ("attack", Attack, "PGD(Linf('8/255'))"),
+            ("objective", Objective, "AdversarialTraining(attack)"),
+        ):
+            held = getattr(self, part) if part in parts else None
+            if part in parts and not isinstance(held, kind):
+                raise InputError(f"{name}.{part}: expected one such as {example}, got {held!r}; put it inside one")
+        check_fields(self)
+
     def begin(self) -> Memory:
         """What to keep from step to step; {} for most. Pass it to every call, and save it with the weights."""
         return {}
@@ -139,8 +161,10 @@ class Objective(ABC):
             InputError: an empty batch, labels or inputs that do not fit, or no memory where one is needed.
         """
         name = type(self).__name__
+        check_model(model)
         if len(x) == 0:
             raise InputError(f"{name}: expected at least one example, got an empty batch; skip it")
+        y = check_integer_labels(y, x)
         if memory is None:
             memory = self.begin()
             if memory:
@@ -148,7 +172,7 @@ class Objective(ABC):
                     f"{name}.memory: expected the dict that the steps share, got none; make it once with "
                     "memory = objective.begin() and pass memory=memory in every step"
                 )
-        step = Step(seed, memory, index, together(model))
+        step = Step(whole_number(seed, "seed"), memory, index, together(model))
         return self.losses(model, self.search(model, x, y, step), step).value.mean()
 
 

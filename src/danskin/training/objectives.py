@@ -111,6 +111,7 @@ class BETATraining(Objective):
     batchnorm: BatchNormMode = "eval"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not isinstance(self.attack, BETA):
             raise InputError(
                 f"BETATraining.attack: expected BETA, got {type(self.attack).__name__}; use AdversarialTraining for it"

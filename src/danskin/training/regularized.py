@@ -33,6 +33,7 @@ class Regularized(Wrapper):
     batchnorm: BatchNormMode | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.terms or not all(isinstance(term, Regularizer) for term in self.terms):
             raise InputError(f"Regularized.terms: expected one regulariser or more, got {self.terms!r}; pass (term,)")
         other = [term for term in self.terms if self.attack is not None and repr(term.ball) != repr(self.attack.ball)]

@@ -64,6 +64,7 @@ class WeightStability(Wrapper):
     chunk: int = 16
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         L2(self.radius)
         if self.chunk < 1:
             raise InputError(f"WeightStability.chunk: expected at least 1 example, got {self.chunk}; 16 is a start")

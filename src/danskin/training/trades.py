@@ -49,6 +49,7 @@ class TRADES(Objective):
     batchnorm: BatchNormMode = "eval"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check_beta("TRADES", self.beta)
         if self.inner not in ("kl", "attack"):
             raise InputError(f"TRADES.inner: expected 'kl' or 'attack', got {self.inner!r}; pick one")
@@ -94,6 +95,7 @@ class MART(Objective):
     batchnorm: BatchNormMode = "eval"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check_beta("MART", self.beta)
         if not self.guard >= 0:
             raise InputError(f"MART.guard: expected a number >= 0, got {self.guard}; the released code has 0.0001")
