@@ -28,6 +28,7 @@ from danskin.training import (
     FreeTraining,
     LinearRobustTraining,
     StandardTraining,
+    Trainer,
 )
 
 BYTES = torch.tensor([[0, 1, 51, 128, 255]], dtype=torch.uint8)
@@ -411,3 +412,20 @@ def test_numbers_of_numpy_and_torch_are_numbers():
     check_fields(attack)
     assert torch.equal(attack(NET, X, Y, seed=np.int64(3)).x, PGD2(NET, X, Y, seed=3).x)
     assert L1(np.float64(0.5)).value == 0.5
+
+
+def test_training_on_bytes_knows_one_box():
+    images, labels = torch.randint(0, 256, (8, 1, 4, 4), dtype=torch.uint8), torch.arange(8) % 3
+    net, trainer = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3)), Trainer(epochs=1, batch_size=4)
+    for box, fine in (((0, 255), False), ((-1, 1), False), ((0, 1), True), ((0.0, 1.0), True), (None, True)):
+        attack = PGD(BALL, 1, box=box)
+        for objective, monitor in ((AdversarialTraining(attack), None), (StandardTraining(), attack)):
+            data = (images, labels), (images, labels.to(torch.int16))
+            if fine:
+                trainer.fit(trainer.start(net), objective, *data, monitor=monitor)
+                continue
+            with pytest.raises(InputError, match=r"box: expected \(0, 1\), where images of bytes") as error:
+                trainer.fit(trainer.start(net), objective, *data, monitor=monitor)
+            check_message(error)
+    with pytest.raises(InputError, match="fractional"):
+        trainer.fit(trainer.start(net), StandardTraining(), (images, labels + 0.5), (images, labels))

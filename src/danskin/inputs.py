@@ -129,6 +129,7 @@ def _holds_whole(labels: Tensor) -> bool:
 
 def _unlike(found: Tensor, n: int, what: str, integers: str) -> str:
     """What labels are that are not one whole number per example, and what to do about it."""
+    what = what.split()[-1]  # "y_test" of "own.npz y_test", in what to do
     shape, wanted = tuple(found.shape), f"expected one label per example, shape ({n},), got {tuple(found.shape)}"
     if found.ndim == 0:
         return f"{wanted}, a single number; use {what}.reshape(1) for a batch of one"

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -133,6 +134,22 @@ def test_wrong_words(home, words, code, text):
     done = run(*words)
     assert done.returncode == code, done.stderr
     assert text in done.stderr and "Traceback" not in done.stderr
+
+
+def test_an_archive_of_float_test_examples_and_fewer_of_them_than_asked_for(home):
+    from danskin.data import load, to_float
+
+    digits = load("digits").limit(test=20)
+    x, y = to_float(digits.x_test).numpy(), digits.y_test.numpy()
+    np.savez(home / "own.npz", x_test=x, y_test=y)
+    words = [w if w != "digits" else "own.npz" for w in BASE] + ["--weights", "mine.safetensors", "--json"]
+    found = run(*words, "--examples", "9999", "--out", "own")
+    assert found.returncode == 0, found.stderr
+    assert "--examples: 9999 asked for, 20 there" in found.stderr
+    again = run(*BASE, "--weights", "mine.safetensors", "--json", "--examples", "20", "--out", "same")
+    a, b = json.loads(found.stdout), json.loads(again.stdout)
+    assert "asked for" not in again.stderr
+    assert a["clean"] == b["clean"] and a["robust"] == b["robust"] and a["clean"]["n"] == 20
 
 
 def test_folder_of_another_question(home):

@@ -70,6 +70,8 @@ def verdict(
             folder = (
                 (out if len(asked) == 1 else out / question.opened.name) if out else Path("verdicts") / question.name
             )
+            if runtime.main:
+                _tell_fewer("--examples", question.n, len(question.data.y_test))
             with JudgingProgress(quiet or not runtime.main) as progress:
                 found = judge(question, folder, runtime, progress.event)
             if found is None:
@@ -87,6 +89,12 @@ def verdict(
             typer.echo(json.dumps(results[0] if len(results) == 1 else results))
     finally:
         runtime.close()
+
+
+def _tell_fewer(option: str, wanted: int | None, there: int) -> None:
+    """Say so where fewer examples are there than were asked for."""
+    if wanted is not None and there < wanted:
+        typer.echo(f"danskin: {option}: {wanted} asked for, {there} there: all of them are used", err=True)
 
 
 def attack(
@@ -107,6 +115,7 @@ def attack(
 
     label, model = list(models.items())[-1]
     x, y = split.test[0][:n], split.test[1][:n]
+    _tell_fewer("--n", n, len(split.test[1]))
     attacked, arrays = attack_examples(model, x, y, config.attack, seed)
     if out is not None:
         write_atomically(out, lambda stream: stream.write(npz_bytes(arrays)))

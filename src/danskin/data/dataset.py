@@ -22,13 +22,14 @@ class Dataset:
 
     Args:
         name: name in `DATASETS`, or what `load` was given.
-        x_train: training images, uint8 of shape (N, C, H, W), or vectors, floating of shape (N, d).
+        x_train: training images, uint8 or floating in [0, 1], of shape (N, C, H, W), or vectors, floating (N, d).
         y_train: training labels, int64 of shape (N,).
         x_test: test images or vectors.
         y_test: test labels.
         classes: class names; label k means `classes[k]`.
         x_val: validation images, for the sets that ship some.
         y_val: validation labels.
+        test_only: there is nothing to train on: the training part is empty.
 
     Raises:
         InputError: empty parts, shapes or dtypes that do not fit, labels without a class.
@@ -42,9 +43,11 @@ class Dataset:
     classes: tuple[str, ...]
     x_val: Tensor | None = None
     y_val: Tensor | None = None
+    test_only: bool = False
 
     def __post_init__(self) -> None:
-        _check_part(self, "train", self.x_train, self.y_train)
+        if not self.test_only:
+            _check_part(self, "train", self.x_train, self.y_train)
         _check_part(self, "test", self.x_test, self.y_test)
         if (self.x_val is None) != (self.y_val is None):
             raise InputError(f"{self.name}: expected both x_val and y_val or neither, got one; give both")
@@ -113,6 +116,7 @@ class Dataset:
             InputError: `validation` is below 1 or leaves nothing to train on.
         """
         n = len(self.y_train)
+        self.check_trainable()
         if not 1 <= validation < n:
             raise InputError(
                 f"validation: expected between 1 and {n - 1} of {self.name}'s {n} training examples, "
@@ -122,6 +126,18 @@ class Dataset:
         held, kept = order[:validation].sort().values, order[validation:].sort().values
         rest = replace(self, x_train=self.x_train[kept], y_train=self.y_train[kept])
         return rest, self.x_train[held], self.y_train[held]
+
+    def check_trainable(self) -> None:
+        """There are training examples.
+
+        Raises:
+            InputError: there are test examples only.
+        """
+        if self.test_only:
+            raise InputError(
+                f"{self.name}: expected training examples, got test examples only; add x_train and y_train (.npz) "
+                "or train/<class> (folder)"
+            )
 
     def __repr__(self) -> str:
         sizes = f"{len(self.y_train)} train, {len(self.y_test)} test"
@@ -137,6 +153,12 @@ class Arrays(NamedTuple):
     y_test: np.ndarray
     x_val: np.ndarray | None = None
     y_val: np.ndarray | None = None
+    test_only: bool = False
+
+    @staticmethod
+    def only_test(x: np.ndarray, y: np.ndarray) -> Arrays:
+        """Test examples without any to train on."""
+        return Arrays(x[:0], y[:0], x, y, test_only=True)
 
 
 def from_arrays(name: str, arrays: Arrays, classes: tuple[str, ...] | None = None) -> Dataset:
@@ -150,15 +172,23 @@ def from_arrays(name: str, arrays: Arrays, classes: tuple[str, ...] | None = Non
     Raises:
         InputError: dtypes or shapes that are neither images nor vectors.
     """
-    x = [_examples(f"{name} {part}", a) for part, a in (("x_train", arrays.x_train), ("x_test", arrays.x_test))]
-    y = [_labels(f"{name} {part}", a) for part, a in (("y_train", arrays.y_train), ("y_test", arrays.y_test))]
+    if arrays.x_train.dtype.kind != arrays.x_test.dtype.kind and arrays.x_test.ndim > 2:
+        raise InputError(
+            f"{name}: expected one kind of images, got {arrays.x_train.dtype} to train on and {arrays.x_test.dtype} to "
+            "test on; store (255 * x).round().astype('uint8')"
+        )
+    parts = ("test",) if arrays.test_only else ("train", "test")
+    x = [_examples(f"{name} x_{part}", getattr(arrays, f"x_{part}")) for part in parts]
+    y = [_labels(f"{name} y_{part}", getattr(arrays, f"y_{part}")) for part in parts]
+    if arrays.test_only:
+        x, y = [x[0][:0], *x], [y[0][:0], *y]
     val: tuple[Tensor | None, Tensor | None] = (None, None)
     if arrays.x_val is not None and arrays.y_val is not None:
         val = _examples(f"{name} x_val", arrays.x_val), _labels(f"{name} y_val", arrays.y_val)
     if classes is None:
         top = max(int(t.max()) if len(t) else 0 for t in y)
         classes = tuple(str(k) for k in range(top + 1))
-    return Dataset(name, x[0], y[0], x[1], y[1], classes, *val)
+    return Dataset(name, x[0], y[0], x[1], y[1], classes, *val, test_only=arrays.test_only)
 
 
 def to_float(x: Tensor) -> Tensor:
@@ -180,16 +210,26 @@ def _digest(*tensors: Tensor) -> str:
     return total.hexdigest()
 
 
+_SLACK = 1e-6  # float images that left [0, 1] by rounding are not refused
+
+
 def _check_part(data: Dataset, part: str, x: Tensor, y: Tensor) -> None:
     what = f"{data.name} {part}"
     if len(x) == 0 or len(y) == 0:
         raise InputError(f"{what}: expected at least one example, got none; check the source")
     if len(x) != len(y):
         raise InputError(f"{what}: expected one label per example, got {len(x)} and {len(y)} labels; check the source")
-    if not ((x.dtype == torch.uint8 and x.dim() == 4) or (x.is_floating_point() and x.dim() == 2)):
+    images = x.dim() == 4 and (x.dtype == torch.uint8 or x.is_floating_point())
+    if not (images or (x.is_floating_point() and x.dim() == 2)):
         raise InputError(
-            f"{what}: expected uint8 images (N, C, H, W) or floating vectors (N, d), "
+            f"{what}: expected uint8 images (N, C, H, W), floating ones, or floating vectors (N, d), "
             f"got {x.dtype} of shape {tuple(x.shape)}; convert it first"
+        )
+    if images and x.is_floating_point() and not bool(((x >= -_SLACK) & (x <= 1 + _SLACK)).all()):
+        low, high = (float(v) for v in x.aminmax())
+        raise InputError(
+            f"{what}: expected uint8 images, or floating ones in [0, 1], got {x.dtype} from {low:.4g} to {high:.4g}; "
+            "divide pixels by 255, and leave normalisation to the model's first layer"
         )
     if x.shape[1:] != data.x_train.shape[1:]:
         raise InputError(
@@ -207,19 +247,42 @@ def _check_part(data: Dataset, part: str, x: Tensor, y: Tensor) -> None:
 
 
 def _examples(what: str, a: np.ndarray) -> Tensor:
-    if a.dtype == np.uint8 and a.ndim == 3:
-        a = a[:, None]
-    elif a.dtype == np.uint8 and a.ndim == 4:
-        if a.shape[1] not in (1, 3) and a.shape[3] in (1, 3):
-            a = a.transpose(0, 3, 1, 2)
-    elif a.dtype.kind == "f" and a.ndim == 2:
-        a = a.astype(np.float32)
-    else:
+    image = a.ndim in (3, 4) and (a.dtype == np.uint8 or a.dtype.kind == "f")
+    if not image and not (a.dtype.kind == "f" and a.ndim == 2):
         raise InputError(
-            f"{what}: expected uint8 images (N, H, W[, C]) or floating vectors (N, d), "
+            f"{what}: expected images (N, H, W[, C]), uint8 or floating in [0, 1], or floating vectors (N, d), "
             f"got {a.dtype} of shape {a.shape}; for images in [0, 1] store (255 * x).round().astype('uint8')"
         )
+    if a.dtype == np.uint8 and a.size and a.max() == 1:
+        raise InputError(
+            f"{what}: expected bytes from 0 to 255, got none but 0 and 1; store 255 * x, or x.astype('float32')"
+        )
+    if image:
+        a = a[:, None] if a.ndim == 3 else _channels_first(what, a)
+    if a.dtype.kind == "f":
+        a = a.astype(np.float32)
     return torch.from_numpy(np.require(a, requirements=["C", "W"]))
+
+
+def _channels_first(what: str, a: np.ndarray) -> np.ndarray:
+    """Images (N, C, H, W), where it is plain which dimension holds the channels."""
+    first, height, last = a.shape[1:]
+    if first in (1, 3):
+        return a
+    if last in (1, 3):
+        return a.transpose(0, 3, 1, 2)
+    if last in (2, 4) and first != last:
+        kind = "RGBA" if last == 4 else "grey and alpha"
+        raise InputError(
+            f"{what}: expected 1 or 3 channels, got shape {a.shape}, {kind} by its looks; drop the last channel: "
+            f"x[..., :{last - 1}]"
+        )
+    if first > min(height, last):
+        raise InputError(
+            f"{what}: expected images (N, C, H, W) or (N, H, W, 1 or 3), got shape {a.shape}, where it is not plain "
+            "which dimension holds the channels; store them channels first, x.transpose(0, 3, 1, 2)"
+        )
+    return a
 
 
 def _labels(what: str, a: np.ndarray) -> Tensor:

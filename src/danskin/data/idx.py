@@ -66,7 +66,7 @@ def read(folder: Path) -> Arrays | None:
     if len(paths) < len(found):
         absent = next(name for (name, _), path in zip(_PARTS, found, strict=True) if not path)
         raise MissingError(f"{folder} holds {paths[0].name} but not {absent.format('-')}")
-    return Arrays(*(read_idx(path, ndim) for path, (_, ndim) in zip(paths, _PARTS, strict=True)))
+    return Arrays(*(read_idx(path, ndim) for path, (_, ndim) in zip(paths, _PARTS, strict=True)))  # type: ignore[arg-type]
 
 
 def _locate(folder: Path, name: str) -> Path | None:

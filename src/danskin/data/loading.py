@@ -44,7 +44,8 @@ def load(name: str, folder: str | Path | None = None, *, download: bool = False)
 
     Args:
         name: a name in `DATASETS`; or "folder:/path" for an image folder of your own
-            (train/<class>/*.png, test/<class>/*.png); or "npz:/path/file.npz" for an archive of your own.
+            (train/<class>/*.png, test/<class>/*.png); or "npz:/path/file.npz" for an archive of your own; the path of
+            an archive or of a folder alone will do.
         folder: where the files are; default $DANSKIN_DATA, else danskin in the user's cache.
             Its usual sub-folders are searched too.
         download: fetch a set that is not found.
@@ -53,6 +54,7 @@ def load(name: str, folder: str | Path | None = None, *, download: bool = False)
         InputError: unknown name, broken files, or files of another set.
         MissingError: nothing found; the text lists the places and the command that brings the set.
     """
+    name = spelled(name)
     for prefix, read in (("folder:", image_folder.load_folder), ("npz:", load_npz)):
         if name.startswith(prefix):
             return read(name.removeprefix(prefix))
@@ -70,6 +72,19 @@ def load(name: str, folder: str | Path | None = None, *, download: bool = False)
             raise
     fetching.download(name, folder)
     return _find(info, folder)
+
+
+def spelled(name: str) -> str:
+    """The name of a data set in full: "npz:..." for the path of an archive, "folder:..." for that of a folder.
+
+    >>> spelled("own/data.npz"), spelled("cifar10")
+    ('npz:own/data.npz', 'cifar10')
+    """
+    if name in DATASETS or ":" in name:
+        return name
+    if name.lower().endswith(".npz"):
+        return f"npz:{name}"
+    return f"folder:{name}" if Path(name).expanduser().is_dir() else name
 
 
 def _find(info: DatasetInfo, folder: str | Path | None) -> Dataset:

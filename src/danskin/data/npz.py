@@ -1,4 +1,4 @@
-"""Reader of numpy archives: x_train, y_train, x_test, y_test and perhaps x_val, y_val."""
+"""Reader of numpy archives: x_train, y_train, x_test, y_test and perhaps x_val, y_val; or test examples alone."""
 
 from __future__ import annotations
 
@@ -35,15 +35,18 @@ def read(folder: Path, name: str) -> Arrays | None:
 
 
 def read_npz(path: str | Path) -> Arrays:
-    """The arrays of one archive; pickled objects in it are refused.
+    """The arrays of one archive: all four, or x_test and y_test (or x and y) alone; pickled objects are refused.
 
     Raises:
-        InputError: truncated, corrupt, or without the four arrays.
+        InputError: truncated, corrupt, or without these arrays.
     """
     path = Path(path)
     try:
         with path.open("rb") as f, np.load(f, allow_pickle=False) as archive:
-            keys = _MEDMNIST if _MEDMNIST[0] in archive else _KEYS
+            keys = _MEDMNIST if _MEDMNIST[2] in archive else _KEYS
+            for x, y in (keys[2:4], ("x", "y")):
+                if x in archive and y in archive and keys[0] not in archive and keys[1] not in archive:
+                    return Arrays.only_test(archive[x], archive[y])
             absent = [key for key in keys[:4] if key not in archive]
             if absent:
                 held = ", ".join(archive.files)
@@ -68,7 +71,7 @@ def read_npz(path: str | Path) -> Arrays:
 
 
 def load_npz(path: str | Path) -> Dataset:
-    """A data set of your own from an archive: uint8 images or floating vectors, integer labels.
+    """A data set of your own from an archive: images (uint8, or floating in [0, 1]) or floating vectors, and labels.
 
     Raises:
         MissingError: no such file.

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 from danskin.attacks import PGD, Attack
 from danskin.attacks.guard import BatchNormMode
 from danskin.data import DATASETS
+from danskin.data.loading import spelled
 from danskin.errors import ConfigError, DanskinWarning, InputError, suggest
 from danskin.losses import LossName
 from danskin.minmax import L1, L2, Linf
@@ -33,7 +34,7 @@ class DataConfig:
     """Which data, and how it is divided.
 
     Args:
-        name: a name of `danskin list data`, "folder:/path" or "npz:/path/file.npz".
+        name: a name of `danskin list data`, "folder:/path" or "npz:/path/file.npz"; a path alone will do.
         folder: where the files are; default $DANSKIN_DATA or the user cache.
         download: fetch the set when it is not found.
         validation: examples held out of the training set to choose the best epoch; "test" chooses it on the test set,
@@ -213,7 +214,7 @@ def config_of(node: dict[str, Any]) -> TrainConfig:
     """
     config: TrainConfig = build(TrainConfig, completed(node))
     config = build(TrainConfig, plain(config))  # defaults, too, as they will be read back: 0 as 0.0
-    if ":" not in config.data.name and config.data.name not in DATASETS:
+    if ":" not in spelled(config.data.name) and config.data.name not in DATASETS:
         raise ConfigError(
             f"data.name: expected a known data set, got {config.data.name!r}; {suggest(config.data.name, DATASETS)}"
         )

@@ -49,7 +49,7 @@ class Split:
 def load_split(config: DataConfig, seed: int, device: torch.device) -> Split:
     """Load a data set; validation examples are the set's own, or held out of the training examples."""
     data = load_data(config.name, config.folder, download=config.download).limit(config.train, config.test)
-    if config.validation == "test":
+    if data.test_only or config.validation == "test":
         rest, x_val, y_val = data, data.x_test, data.y_test
     elif data.x_val is not None and data.y_val is not None:
         rest, x_val, y_val = data, data.x_val, data.y_val
@@ -91,6 +91,7 @@ def train(
         return done
     with _status(record, runtime):
         split = load_split(config.data, config.seed, runtime.device)
+        split.data.check_trainable()
         models: dict[str, nn.Module] = {}
         rows: dict[str, dict[str, Any]] = {}
         for label in config.objectives:

@@ -12,8 +12,9 @@ from torch.optim.swa_utils import AveragedModel
 
 from danskin.attacks import Attack
 from danskin.errors import InputError
+from danskin.inputs import class_numbers
 from danskin.training.loop import Loop
-from danskin.training.objective import Objective
+from danskin.training.objective import Objective, inner_attack
 from danskin.training.optimizers import SGD, Optimizer
 from danskin.training.overfitting import OverfittingWatch
 from danskin.training.process import Process, SingleProcess
@@ -147,10 +148,27 @@ class Trainer:
             DivergenceError: loss or outputs are no longer finite; the last checkpoint is from before.
         """
         hooks, process = hooks or Hooks(), process or SingleProcess()
+        check_units(train[0], objective, monitor)
+        train, validation = ((x, class_numbers(y, len(x)).to(y.device)) for x, y in (train, validation))
         run = Loop(self, state, objective, train, validation, monitor, seed, hooks, process)
         while state.epoch < self.epochs:
             run.epoch()
         return state
+
+
+def check_units(x: Tensor, objective: Objective, monitor: Attack | None) -> None:
+    """Images of bytes are trained on as k / 255, so the box of every attack is [0, 1], or there is none.
+
+    Raises:
+        InputError: another box.
+    """
+    for attack in (inner_attack(objective), monitor):
+        box = None if attack is None or x.dtype != torch.uint8 else attack.box
+        if box is not None and not all(bool((torch.as_tensor(b) == k).all()) for k, b in enumerate(box)):
+            raise InputError(
+                f"box: expected (0, 1), where images of bytes are trained on, got {box!r}; leave the box out, with "
+                "radii in units of [0, 1], or train on floats in units of the box"
+            )
 
 
 def _averaging(decay: float) -> Callable[..., None]:
