@@ -2,40 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
-
-import torch
-from torch import Tensor
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 from danskin.attacks.attack import Attack
-from danskin.attacks.payoff import ShiftPayoff
+from danskin.attacks.towards import Towards, check_classes
 from danskin.errors import InputError
-from danskin.losses import LossName, get_loss, other_classes
-from danskin.minmax import L1, Cost, Maximizer, Maximum, Restarts, Set, Streams
+from danskin.losses import LossName
+from danskin.minmax import L1, Maximizer, Restarts
 from danskin.minmax.adaptive import AdaptiveAscent, Quirks, ShrinkingBalls, Start
-from danskin.minmax.maximize import Keep, Payoff
-from danskin.minmax.rows import PerRow
-
-
-def wrong_classes(f: ShiftPayoff, most: int | None, width: int | None = None) -> Tensor:
-    """(batch, m) the m wrong classes with the largest clean logits, largest first; one forward pass per example.
-
-    Raises:
-        InputError: the model has one output: there are no classes to choose among.
-    """
-    ranked = []
-    for rows in torch.arange(len(f.x), device=f.x.device).split(width or max(len(f.x), 1)):
-        part = f.rows(rows)
-        with torch.no_grad():
-            logits = part.logits(part.shifted(torch.zeros_like(part.x)))
-        if logits.ndim != 2 or logits.shape[1] < 2:
-            raise InputError("targets: expected a model with at least 2 classes, got one output; give it more")
-        others = other_classes(logits, part.goal.y)
-        order = logits.gather(1, others).sort(dim=1, descending=True, stable=True).indices
-        ranked.append(others.gather(1, order))
-    out = torch.cat(ranked)
-    return out if most is None else out[:, :most]
+from danskin.minmax.maximize import Keep
 
 
 @dataclass(frozen=True)
@@ -93,40 +69,6 @@ class APGD(Attack):
 
 
 @dataclass(frozen=True)
-class Towards(PerRow):
-    """A run for each of the leading wrong classes of each example, all in step; the best is kept.
-
-    Args:
-        run: a maximiser with `fanned(rows per example)`.
-        loss: the targeted loss.
-        classes: how many wrong classes, None for all.
-        width: examples ranked at a time.
-    """
-
-    run: Any
-    loss: LossName
-    classes: int | None
-    width: int | None
-
-    def __call__(self, f: Payoff, y0: Tensor, Y: Set, generator: Streams | None = None) -> Maximum:
-        """Maximise over Y and the classes."""
-        if not isinstance(f, ShiftPayoff):
-            raise InputError("Towards: expected the payoff of an attack, got another function; call the attack")
-        f = f.with_loss(get_loss(self.loss))
-        toward = wrong_classes(f, self.classes, self.width)
-        found = self.run.fanned(toward.shape[1])(f.fanned(toward), y0, Y, generator)
-        return replace(found, cost=found.cost + Cost(len(y0), 0, 1))
-
-
-def check_classes(classes: int | None, loss: LossName) -> None:
-    """A number of wrong classes, and a loss that has targets."""
-    if classes is not None and classes < 1:
-        raise InputError(f"classes: expected at least 1 wrong class, got {classes}; None takes all")
-    if not get_loss(loss).targeted:
-        raise InputError(f"loss: expected a targeted loss, got {loss!r}; use 'targeted_dlr' or 'targeted_margin'")
-
-
-@dataclass(frozen=True)
 class MultiTargeted(APGD):
     """Auto-PGD towards each of the `classes` leading wrong classes; any wrong prediction counts.
 
@@ -148,5 +90,5 @@ class MultiTargeted(APGD):
     def maximizer(self) -> Maximizer:
         """All targets in step."""
         check_classes(self.classes, self.loss)
-        towards = Towards(self.ascent(), self.loss, self.classes, self.width)
+        towards = Towards(self.ascent(), self.loss, self.classes, self.width, self.stop, self.keep)
         return Restarts(towards, self.restarts, self.stop, self.keep)

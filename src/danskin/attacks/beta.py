@@ -9,11 +9,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from danskin.attacks.apgd import Towards, check_classes, wrong_classes
 from danskin.attacks.attack import Attack
 from danskin.attacks.guard import BatchNormMode
 from danskin.attacks.payoff import ShiftPayoff
 from danskin.attacks.shared_first import SharedFirst
+from danskin.attacks.towards import TOGETHER, Towards, check_classes, wrong_classes
 from danskin.errors import InputError
 from danskin.inputs import check_model
 from danskin.losses import LossName, get_loss
@@ -65,7 +65,7 @@ class BETA(Attack):
         restarts: runs from independent random starts.
         keep: "best" (adversarial first, then by margin) or "value" (by margin alone: for training).
         stop: leave an example as soon as it is adversarial.
-        width: examples times classes in the batch at a time.
+        width: examples times classes in the batch at a time; an example has at most `towards.TOGETHER` there.
         shared_first: start all classes of an example at one point and take their first gradients from one forward pass
             (`SharedFirst`): K - 2 forward passes fewer; for training, with "sign" steps and without stop.
 
@@ -98,9 +98,9 @@ class BETA(Attack):
         check_classes(self.classes, self.loss)
         if self.restarts > 1 and not self.random_start:
             raise InputError("restarts: expected 1 without a random start, got more; runs from one start are the same")
-        kind = SharedFirst if self.shared_first else Towards
-        run = kind(self._ascent(), self.loss, self.classes, self.width)
-        return Restarts(run, self.restarts, self.stop, self.keep)
+        run = SharedFirst(self._ascent()) if self.shared_first else self._ascent()
+        towards = Towards(run, self.loss, self.classes, self.width, self.stop, self.keep)
+        return Restarts(towards, self.restarts, self.stop, self.keep)
 
     def per_class(
         self,
@@ -122,13 +122,16 @@ class BETA(Attack):
             payoff, Y = problem.adversary_payoff(batch), problem.feasible(batch)
             if not isinstance(payoff, ShiftPayoff) or not len(x):
                 raise InputError("BETA.per_class: expected at least one example, got none; pass some")
-            classes = wrong_classes(payoff, self.classes, self.width)
-            m = classes.shape[1]
-            rows = torch.arange(len(x), device=x.device).repeat_interleave(m)
-            copies = torch.arange(m, device=x.device).repeat(len(x))
-            streams = Streams.of_content(seed, batch.x).rows(rows).child(copies)
-            run = replace(self._ascent().rows(rows), keep="value", stop=False)
-            fanned = payoff.with_loss(get_loss(self.loss)).fanned(classes)
-            found = run(fanned, torch.zeros_like(batch.x)[rows], Y.rows(rows), streams)
-        margin = (found.y.new_empty(0) if found.value is None else found.value).view(len(x), m)
-        return ClassPerturbations(found.y.view(len(x), m, *x.shape[1:]), margin, classes)
+            classes, streams = wrong_classes(payoff, self.classes, self.width), Streams.of_content(seed, batch.x)
+            payoff, parts = payoff.with_loss(get_loss(self.loss)), []
+            for first, some in enumerate(classes.split(TOGETHER, 1)):
+                m = some.shape[1]
+                rows = torch.arange(len(x), device=x.device).repeat_interleave(m)
+                copies = first * TOGETHER + torch.arange(m, device=x.device).repeat(len(x))
+                run = replace(self._ascent().rows(rows), keep="value", stop=False)
+                dice = streams.rows(rows).child(copies)
+                found = run(payoff.fanned(some), torch.zeros_like(batch.x)[rows], Y.rows(rows), dice)
+                value = found.y.new_empty(0) if found.value is None else found.value
+                parts.append((found.y.view(len(x), m, *x.shape[1:]), value.view(len(x), m)))
+        delta, margin = (torch.cat(each, 1) for each in zip(*parts, strict=True))
+        return ClassPerturbations(delta, margin, classes)

@@ -9,10 +9,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from danskin.attacks.apgd import Towards, check_classes
 from danskin.attacks.attack import Attack
 from danskin.attacks.fab_steps import BoundarySteps, Nearest, PullBack, ball_of
 from danskin.attacks.payoff import ShiftPayoff
+from danskin.attacks.towards import Towards, check_classes
 from danskin.errors import InputError
 from danskin.losses import LossName
 from danskin.minmax import BestOf, Maximizer, Maximum, Set, Streams, Template
@@ -170,4 +170,4 @@ class FABT(FAB):
 
     def _one(self, random: bool) -> Maximizer:
         check_classes(self.classes, "targeted_margin")
-        return Towards(self._run(random), "targeted_margin", self.classes, self.width)
+        return Towards(self._run(random), "targeted_margin", self.classes, self.width, self.stop)

@@ -21,7 +21,6 @@ from danskin.losses import LossName, check_labels, get_loss
 from danskin.minmax.gradients import finite, gradient_at, warn_of_bad_gradient
 from danskin.minmax.maximize import mask, ordinary
 from danskin.minmax.precision import at_least_float32
-from danskin.minmax.projections import flatten
 from danskin.minmax.sets import vector_norm
 
 Model = Callable[[Tensor], Tensor]
@@ -123,8 +122,12 @@ def saliency(model: Model, x: Tensor, y: Tensor, of: Literal["logit", "loss", "m
     return input_gradient(model, x, score)[1]
 
 
-def _leads(model: Model, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of every class the winner's lead z_i - z_j and its gradient, (batch, C) and (batch, C, d); and the winner."""
+def _nearest(model: Model, x: Tensor) -> tuple[Tensor, Tensor]:
+    r"""(min over j != i of (z_i - z_j) / \|grad (z_i - z_j)\|_2, the gradient there), i the predicted class.
+
+    (batch,) and (batch, ...); inf and 0 where no lead has a gradient. Holds two gradients whatever the number of
+    classes.
+    """
     with finished(model, x.device):
         leaf = x.detach().clone().requires_grad_()
         logits = logits_of(model, leaf)
@@ -135,10 +138,16 @@ def _leads(model: Model, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             )
         winner = logits.detach().argmax(1)
         leads = logits.gather(1, winner[:, None]) - logits
+        least, nearest = leads.new_full((len(x),), torch.inf), torch.zeros_like(leaf, requires_grad=False)
         if not leads.requires_grad:
             gradient_at(leads, leaf)  # says what is wrong
-        slopes = [finite(gradient_at(lead, leaf, retain=True), lead)[0] for lead in leads.unbind(1)]
-    return leads.detach(), torch.stack([flatten(s) for s in slopes], 1), winner
+        for k, lead in enumerate(leads.unbind(1)):
+            slope = finite(gradient_at(lead, leaf, retain=True), lead)[0]
+            distance = lead.detach() / vector_norm(slope, 2)  # inf or NaN where it has no gradient
+            nearer = (distance < least) & (winner != k)
+            least = torch.where(nearer, distance, least)
+            nearest = torch.where(mask(nearer, slope), slope, nearest)
+    return least, nearest
 
 
 def linearized_robustness(model: Model, x: Tensor) -> Tensor:
@@ -149,13 +158,7 @@ def linearized_robustness(model: Model, x: Tensor) -> Tensor:
 
     Reference: Etmann et al., ICML 2019 (its name and definition as recalled; the paper's text was out of reach).
     """
-    return _distances(*_leads(model, x)).amin(1)
-
-
-def _distances(leads: Tensor, slopes: Tensor, winner: Tensor) -> Tensor:
-    distance = leads / torch.linalg.vector_norm(slopes, dim=2)  # 0 / 0 is the winner against itself
-    distance = distance.masked_fill(slopes.abs().amax(2) == 0, torch.inf)
-    return distance.scatter(1, winner[:, None], torch.inf)
+    return _nearest(model, x)[0]
 
 
 def winning_gradient(model: Model, x: Tensor, against: Against = "runner_up") -> Tensor:
@@ -170,9 +173,7 @@ def winning_gradient(model: Model, x: Tensor, against: Against = "runner_up") ->
     if against not in get_args(Against):
         raise InputError(f"against: expected one of {', '.join(get_args(Against))}, got {against!r}; pick one")
     if against == "nearest":
-        leads, slopes, winner = _leads(model, x)
-        nearest = _distances(leads, slopes, winner).argmin(1)
-        return slopes[torch.arange(len(x), device=x.device), nearest].view(x.shape)
+        return _nearest(model, x)[1]
 
     def score(logits: Tensor) -> Tensor:
         if logits.ndim == 2 and logits.shape[1] > 1:

@@ -7,10 +7,12 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from danskin.attacks import BETA, Attack, robust_margin
 from danskin.attacks.attack import Ball
 from danskin.attacks.guard import BatchNormMode
+from danskin.attacks.towards import TOGETHER
 from danskin.errors import InputError
 from danskin.losses import LossName, check_labels, get_loss
 from danskin.minmax import Template
@@ -101,6 +103,10 @@ class BETATraining(Objective):
 
     Reference: Robey, Latorre, Pappas, Hassani and Cevher, ICLR 2024, Algorithms 2 and 3; the weights of the smooth
     variant are our reading. Lecture: row C7.
+
+    The smooth variant passes the points of 16 classes at a time and, with more classes, computes their activations
+    again in the backward pass, so that memory does not grow with the number of classes; BatchNorm in training mode
+    then sees these groups, and updates its buffers twice for each. `BETA.classes` keeps to the leading ones.
     """
 
     template: ClassVar[Template] = Template("weights", "input shift", "ball and box", "CE below, margin above")
@@ -129,15 +135,20 @@ class BETATraining(Objective):
         return Found(x, batch.y, points, weights=each.weights(self.mu).T)
 
     def losses(self, model: Model, found: Found, step: Step) -> Losses:
-        """Cross-entropy there; for several points the weighted sum, in one forward pass."""
+        """Cross-entropy there; for several points the weighted sum."""
         loss = trainable_loss("cross_entropy")
         if found.weights is None:
             logits = logits_at(model, found.points)
             return judged(logits, found.y, loss(logits, found.y))
-        m, n = found.weights.shape
-        logits = logits_at(model, found.points.flatten(0, 1))
-        each = judged(logits, found.y.repeat(m), loss(logits, found.y.repeat(m)))
-        return Losses((found.weights * each.value.view(m, n)).sum(0), each.wrong.view(m, n).any(0))
+        value, wrong = 0.0, torch.zeros_like(found.y, dtype=torch.bool)
+        many = len(found.points) > TOGETHER
+        for points, weights in zip(found.points.split(TOGETHER), found.weights.split(TOGETHER), strict=True):
+            m, n = weights.shape
+            flat = points.flatten(0, 1)
+            logits = checkpoint(logits_at, model, flat, use_reentrant=False) if many else logits_at(model, flat)
+            each = judged(logits, found.y.repeat(m), loss(logits, found.y.repeat(m)))
+            value, wrong = value + (weights * each.value.view(m, n)).sum(0), wrong | each.wrong.view(m, n).any(0)
+        return Losses(torch.as_tensor(value), wrong)
 
 
 @dataclass(frozen=True)
