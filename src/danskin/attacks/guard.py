@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 
+from danskin.attacks.parametrizations import fresh_cache
 from danskin.callables import Found, alone, reach, surely
 from danskin.errors import DanskinWarning, InputError
 
@@ -50,7 +51,7 @@ def as_found(model: Any, batchnorm: BatchNormMode, device: torch.device, *, warn
     """
     _check(batchnorm)
     modules = reach(model).modules
-    with torch.inference_mode(False), torch.enable_grad(), alone(modules):
+    with torch.inference_mode(False), torch.enable_grad(), alone(modules), fresh_cache():
         changing = batchnorm == "train_update"
         found, dice = Found(modules, buffers=not changing, attributes=not changing), _random_state(device)
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from danskin.attacks.guard import mode_of, raw_module
+from danskin.attacks.parametrizations import fresh_cache
 from danskin.errors import InputError
 from danskin.minmax import L2, Template
 from danskin.training.objective import Found, Losses, Memory, Model, Objective, Step, Wrapper
@@ -40,7 +41,8 @@ class Shifted(nn.Module):
 
     def forward(self, x: Tensor) -> Any:
         """The model's output at these weights."""
-        return torch.func.functional_call(self.model, self._weights, (x,))
+        with fresh_cache():
+            return torch.func.functional_call(self.model, self._weights, (x,))
 
 
 def layers(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -61,7 +63,7 @@ def ascent(objective: Objective, model: Model, weights: list[Any], found: Found,
     """The gradient of an objective's mean loss over all processes; nothing is remembered of this look."""
     raw = raw_module(model)
     aside = replace(step, memory={name: kept.clone() for name, kept in step.memory.items()})
-    with mode_of(raw, "batch_frozen" if raw.training else "eval"), torch.enable_grad():
+    with mode_of(raw, "batch_frozen" if raw.training else "eval"), torch.enable_grad(), fresh_cache():
         value = objective.losses(raw, found, aside).value.mean()
         gradients = torch.autograd.grad(value, weights, allow_unused=True, materialize_grads=True)
     return [step.processes.mean(g) for g in gradients]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from danskin.attacks import Attack
 from danskin.attacks.guard import BatchNormMode, mode_of, raw_module
+from danskin.attacks.parametrizations import fresh_cache
 from danskin.errors import InputError
 from danskin.losses import LossName
 from danskin.minmax import Template, min_norm_weights
@@ -133,13 +134,13 @@ class DDi(Objective):
         raw, loss = _bare(model), trainable_loss(outer_loss(self.attack, self.loss))
         parameters = [p for p in raw.parameters() if p.requires_grad]
         each, gradients = [], []
-        with torch.enable_grad():
-            for points in found.points:
+        for points in found.points:
+            with torch.enable_grad(), fresh_cache():
                 logits = logits_at(raw, points)
                 losses = judged(logits, found.y, loss(logits, found.y))
                 mine = torch.autograd.grad(losses.value.mean(), parameters, allow_unused=True, materialize_grads=True)
-                gradients.append([step.processes.mean(g) for g in mine])
-                each.append(Losses(losses.value.detach(), losses.wrong))
+            gradients.append([step.processes.mean(g) for g in mine])
+            each.append(Losses(losses.value.detach(), losses.wrong))
         value = torch.stack([losses.value for losses in each])
         products = [_products(torch.stack(same)) for same in zip(*gradients, strict=True)]
         gram = torch.stack(products).sum(0) if products else value.new_zeros(self.k, self.k, dtype=torch.float64)
@@ -155,7 +156,7 @@ class DDi(Objective):
     def _layerwise(self, model: Model, found: Found, step: Step) -> Losses:
         raw, loss = _bare(model), trainable_loss(outer_loss(self.attack, self.loss))
         k, n = found.points.shape[:2]
-        with mode_of(raw, "as_is"), torch.enable_grad():
+        with mode_of(raw, "as_is"), torch.enable_grad(), fresh_cache():
             logits, gram = layerwise_gram(raw, found.points, lambda out: loss(out, found.y.repeat(k)), step.processes)
             seen = judged(logits, found.y.repeat(k), loss(logits, found.y.repeat(k)))
         hull = shortest(gram, step.processes.mean(seen.value.detach().view(k, n).mean(1)), self.active)

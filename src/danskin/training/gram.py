@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
+from danskin.attacks.parametrizations import fresh_cache
 from danskin.errors import InputError
 from danskin.training.objective import logits_at
 from danskin.training.process import Together
@@ -121,7 +122,9 @@ class _Unit:
             for j in range(book.k):
                 leaves = {n: w.detach().requires_grad_() for n, w in weights.items()}
                 mine = tuple(part(a, j) for a in args)
-                out = torch.func.functional_call(self.module, leaves, mine, {n: part(a, j) for n, a in kwargs.items()})
+                named = {n: part(a, j) for n, a in kwargs.items()}
+                with fresh_cache():
+                    out = torch.func.functional_call(self.module, leaves, mine, named)
                 gradients = torch.autograd.grad(
                     out, list(leaves.values()), part(grad, j), allow_unused=True, materialize_grads=True
                 )

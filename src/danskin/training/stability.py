@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from danskin.attacks.guard import raw_module
+from danskin.attacks.parametrizations import fresh_cache
 from danskin.errors import InputError
 from danskin.losses import check_labels, get_loss, predict
 from danskin.minmax import L2, Number, Template
@@ -100,7 +101,8 @@ class WeightStability(Wrapper):
         check_labels(found.y, one.expand(len(found.y), *one.shape[1:]), loss)
 
         def value(at: Weights, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-            logits = logits_at(lambda inputs: torch.func.functional_call(raw, at, (inputs,)), x[None])
+            with fresh_cache():
+                logits = logits_at(lambda inputs: torch.func.functional_call(raw, at, (inputs,)), x[None])
             return loss.function(logits, y[None])[0], logits[0]
 
         here = {n: w.detach() for n, w in weights.items()}
