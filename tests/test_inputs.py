@@ -6,6 +6,7 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from danskin.attacks import FGSM, NFGSM, PGD, AutoAttack
+from danskin.attacks.autoattack import stages
 from danskin.attacks.outcomes import outcomes
 from danskin.data import load, to_float
 from danskin.errors import DanskinError, InputError
@@ -332,6 +333,7 @@ def test_a_ball_may_be_a_text_wherever_one_is_taken():
     assert read_ball("l1:12").value == 12 and read_ball(ball) is ball
     for make in (PGD, FGSM, NFGSM, AutoAttack, LLR, LinearRobustTraining, FreeTraining):
         assert repr(make(text)) == repr(make(ball))
+    assert repr(stages("l1:2")) == repr(stages(L1("2")))
     a, b = (evaluate(NET, (X, Y), given, "fast") for given in (text, ball))
     assert torch.equal(a.outcomes, b.outcomes) and a.ball == ball
     own = evaluate(NET, (X, Y), text, [PGD(text, 2)], diagnostics=0)

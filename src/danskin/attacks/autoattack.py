@@ -17,6 +17,7 @@ from danskin.errors import InputError
 from danskin.losses import get_loss
 from danskin.minmax import L1, BestOf, Cost, Maximizer, Maximum, Set, Status, Streams
 from danskin.minmax.maximize import Payoff, look
+from danskin.minmax.reading import read_ball
 from danskin.minmax.rows import PerRow
 
 Version = Literal["standard", "plus", "rand"]
@@ -35,6 +36,7 @@ def stages(
     """
     if version not in get_args(Version):
         raise InputError(f"version: expected one of {', '.join(get_args(Version))}, got {version!r}; pick one")
+    ball = read_ball(ball)
     l1 = isinstance(ball, L1)
     common = {"box": box, "width": width}
     ce = APGD(ball, restarts=5 if l1 or version == "plus" else 1, stop=True, **common)  # type: ignore[arg-type]
