@@ -71,6 +71,16 @@ def test_verdict_of_ones_own_model(home):
     assert json.loads(again.stdout)["robust"] == found["robust"]
 
 
+def test_weights_that_nobody_trained_and_normalisation_are_told(home):
+    got = run(*BASE, "--examples", "5", "--mean", "0.5", "--std", "0.25", "--out", "here", "-q")
+    assert got.returncode == 0, got.stderr
+    assert "warning: weights: random, as the factory made them" in got.stdout
+    found, card = (json.loads((home / "here" / name).read_text()) for name in ("verdict.json", "card.json"))
+    assert "random_weights" in [flag["name"] for flag in found["flags"]] and card["unreliable"]
+    assert "weights: random" in card["footnote"] and "weights: random" in (home / "here/report.html").read_text()
+    assert "first layer Normalize(mean=(0.5), std=(0.25))" in found["model"]["note"]
+
+
 def test_two_processes_give_one_verdict(home, meeting):
     words = [*BASE, "--weights", "mine.safetensors", "--examples", "40", "-q"]
     assert run(*words, "--out", "one").returncode == 0
@@ -125,6 +135,8 @@ def test_the_form_of_the_search_is_chosen_once_for_a_folder(home, meeting):
     ([*BASE, "--precision", "fp8"], 2, "--precision: expected one of model, bfloat16"),
     ([*BASE, "--precision", "auto", "--channels-last"], 2, "--channels-last: expected without --precision auto"),
     ([*BASE, "--arg", "width"], 2, "--arg: expected key=value"),
+    ([*BASE, "--mean", "half", "--std", "1"], 2, "--mean: expected numbers such as"),
+    ([*BASE, "--mean", "0.5"], 2, "expected both or none"),
     ([*BASE, "seed=3"], 2, "expected --weights, --arg and --data only without SOURCE"),
     ([*BASE, "--model", "mine:nett"], 2, "did you mean 'net'?"),
     ([*BASE, "--data", "digit"], 2, "did you mean 'digits'?"),

@@ -76,6 +76,10 @@ def evaluate(
     ball: Annotated[str | None, typer.Option(help="linf:8/255, l2:0.5, l1:12; default with SOURCE: the run's.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Weights for --model: safetensors, or a torch state.")] = None,
     argument: Annotated[list[str] | None, typer.Option("--arg", help="key=value for the factory of --model.")] = None,
+    mean: Annotated[
+        str | None, typer.Option(help="Per channel, 0.49,0.48,0.45: --model then sees (x-mean)/std.")
+    ] = None,
+    std: Annotated[str | None, typer.Option(help="Per channel, with --mean.")] = None,
     data: Annotated[str | None, typer.Option(help="A name of `danskin list data`, folder:PATH or npz:FILE.")] = None,
     n: Annotated[
         int | None, typer.Option("--examples", "--n", help="The first N test examples; default: all.", min=1)
@@ -108,7 +112,7 @@ def evaluate(
         judging.evaluate(source, overrides or [], model, device, out, as_json, quiet)
         return
     judging.verdict(
-        source, overrides or [], model, weights, argument or [], data,
+        source, overrides or [], model, weights, argument or [], (mean, std), data,
         {"suite": suite or "standard", "n": n, "seed": seed, "batch_size": batch_size, "precision": precision,
          "channels_last": channels_last, "compile": compile_, "certificate": certify, "grid": 255 if uint8 else None,
          "curve": curve},

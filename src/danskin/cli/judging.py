@@ -48,6 +48,7 @@ def verdict(
     spec: str | None,
     weights: Path | None,
     arguments: list[str],
+    statistics: tuple[str | None, str | None],
     data: str | None,
     settings: dict[str, Any],
     ball: str | None,
@@ -64,7 +65,7 @@ def verdict(
 
     runtime = Runtime.start(device)
     try:
-        asked = questions(source, overrides, spec, weights, arguments, data, ball, settings, runtime.device)
+        asked = questions(source, overrides, spec, weights, arguments, statistics, data, ball, settings, runtime.device)
         results = []
         for question in asked:
             folder = (

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,14 @@ import torch
 from danskin.errors import ConfigError
 from danskin.foreign.check import check_model
 from danskin.foreign.factory import model_from_code
+from danskin.foreign.front import normalized
 from danskin.foreign.opened import Opened, ready, warn
+from danskin.foreign.untrained import random_weights, watched
 from danskin.foreign.weights import load_weights, missing_file, read_weights, written_by_danskin
 from danskin.foreign.words import near
 from danskin.models import MODELS, build
 
-__all__ = ["Opened", "check_model", "open_model"]
+__all__ = ["Opened", "check_model", "is_onnx", "open_model"]
 
 _WHOLE = (".pt2", ".ts", ".onnx")
 _FILES = (*_WHOLE, ".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".h5", ".keras", ".tflite", ".pkl", ".joblib")
@@ -32,6 +35,8 @@ def open_model(
     device: torch.device,
     classes: int | None = None,
     arguments: dict[str, Any] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
 ) -> Opened:
     """Open a classifier by what it is called.
 
@@ -45,6 +50,9 @@ def open_model(
         device: where the model goes.
         classes: number of classes of the data; the number of logits is checked against it.
         arguments: keywords for the factory, the model, or the way of opening it. A danskin model needs input_shape.
+        mean: per channel, of the inputs in [0, 1]: with std, (x - mean) / std becomes the first layer, whatever kind
+            of model it is.
+        std: likewise.
 
     Returns:
         the model in eval mode, its hash and notes; `check_model` runs it.
@@ -55,7 +63,14 @@ def open_model(
         CheckpointError: a file that does not read, does not fit, or would run code.
         ModelError: the factory raised, or made something else than a model.
     """
-    arguments = dict(arguments or {})
+    if spec.startswith("timm:") and mean is not None and std is not None:  # they replace its own
+        return _open(spec, weights, device, classes, {"mean": list(mean), "std": list(std)} | (arguments or {}))
+    return normalized(_open(spec, weights, device, classes, dict(arguments or {})), mean, std, device)
+
+
+def _open(
+    spec: str, weights: Path | None, device: torch.device, classes: int | None, arguments: dict[str, Any]
+) -> Opened:
     kind, _, name = spec.partition(":")
     if kind in ("hf", "timm") and not name:
         raise ConfigError(f"model: expected a name after {spec}, got none; for example hf:folder or timm:resnet18")
@@ -77,9 +92,10 @@ def open_model(
     if spec in MODELS:
         return _open_danskin(spec, device, weights, classes, arguments)
     if ":" in spec:
-        model = model_from_code(spec, arguments)
+        model, random = watched(lambda: model_from_code(spec, arguments))
         notes = [] if weights is None else load_weights(weights, model)
-        return ready(model, spec, device, notes=notes, classes=classes)
+        flags = random_weights(random) if weights is None else ()
+        return ready(model, spec, device, notes=notes, classes=classes, flags=flags)
     raise ConfigError(
         f"model: expected package.module:factory, a file, hf:NAME, timm:NAME or a name of `danskin list models`, got "
         f"{spec!r}; " + (f"name the factory, too: {spec}:make" if _is_module(spec) else near(spec, MODELS, ""))
@@ -98,7 +114,8 @@ def _open_danskin(
         notes = [warn(f"{name}: random weights; give --weights FILE")]
     else:
         notes = load_weights(weights, model)
-    return ready(model, name, device, notes=notes, classes=classes)
+    flags = random_weights() if weights is None else ()
+    return ready(model, name, device, notes=notes, classes=classes, flags=flags)
 
 
 def _open_file(
@@ -133,7 +150,7 @@ def _kind(path: Path) -> str:
         if names & {"models/model.json", "serialized_exported_program.json", "archive_format"}:
             return "exported"
     ending = path.suffix.lower()
-    if ending in (".onnx",):
+    if is_onnx(str(path)):
         return "onnx"
     if ending in (".pt2", ".ts"):
         return "exported" if ending == ".pt2" else "script"
@@ -143,6 +160,11 @@ def _kind(path: Path) -> str:
         f"{path}: expected a file of torch.export, TorchScript, ONNX or weights, got {ending or 'no ending'}; "
         "convert it to ONNX, or write a factory and --model package.module:factory"
     )
+
+
+def is_onnx(spec: str) -> bool:
+    """Whether a model's name is that of an ONNX file."""
+    return Path(spec).suffix.lower() == ".onnx"
 
 
 def _alone(spec: str, weights: Path | None, arguments: dict[str, Any]) -> None:

@@ -62,7 +62,7 @@ def _first_call(opened: Opened, model: Any, x: Tensor) -> tuple[Any, Any, list[s
         with torch.no_grad():
             return model, model(x), []
     except Exception as error:  # whatever somebody else's code raises
-        size = _only_size(model, x) if isinstance(model, torch.jit.ScriptModule) else None
+        size = _only_size(model, x) if _scripted(model) else None
         if size is None:
             raise ModelError(
                 f"{opened.name}: expected to take inputs of shape {tuple(x.shape)} and {x.dtype}, got "
@@ -72,6 +72,10 @@ def _first_call(opened: Opened, model: Any, x: Tensor) -> tuple[Any, Any, list[s
     with torch.no_grad():
         note = f"takes batches of {size} only: others are cut and filled up to {size}; export it with any batch size"
         return fixed, fixed(x), [note]
+
+
+def _scripted(model: Any) -> bool:
+    return isinstance(model, nn.Module) and any(isinstance(m, torch.jit.ScriptModule) for m in model.modules())
 
 
 def _only_size(model: Any, x: Tensor) -> int | None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from danskin.errors import ConfigError, MissingError, ModelError
 from danskin.foreign.opened import Logits, Opened, ready, set_eval, warn
+from danskin.foreign.untrained import random_weights
 from danskin.foreign.weights import load_weights
 from danskin.foreign.words import first_line, near, needed
 from danskin.models import Normalize
@@ -213,4 +214,5 @@ def open_timm(
         notes.append(f"made for inputs of shape {tuple(config['input_size'])}")
     whole = nn.Sequential(layer, net)
     set_eval(whole)
-    return ready(whole, f"timm:{name}", device, notes=notes, classes=classes)
+    flags = random_weights() if weights is None and not pretrained else ()
+    return ready(whole, f"timm:{name}", device, notes=notes, classes=classes, flags=flags)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from danskin.callables import reach
 from danskin.errors import DanskinWarning, ModelError
 from danskin.evaluation.fingerprint import model_hash
+from danskin.evaluation.masking import Flag
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +32,7 @@ class Opened:
             nothing speaks against it.
         note: what the user should know: normalisation, batch size, prefixes, doubts.
         classes: how many logits are expected; None for any number.
+        flags: what should be known beside its verdict.
     """
 
     model: Callable[[Tensor], Tensor]
@@ -39,6 +41,7 @@ class Opened:
     differentiable: bool
     note: str = ""
     classes: int | None = None
+    flags: tuple[Flag, ...] = ()
 
 
 class Batched(nn.Module):
@@ -107,6 +110,7 @@ def ready(
     digest: str | None = None,
     differentiable: bool = True,
     classes: int | None = None,
+    flags: tuple[Flag, ...] = (),
 ) -> Opened:
     """The model on its device and in eval mode, with its hash."""
     notes = list(notes)
@@ -117,7 +121,7 @@ def ready(
     if set_eval(model):
         notes.append("put into eval mode")
     digest = model_hash(model) if digest is None else digest
-    return Opened(model, name, digest, differentiable, "; ".join(notes), classes)
+    return Opened(model, name, digest, differentiable, "; ".join(notes), classes, flags)
 
 
 def set_eval(model: Any) -> bool:

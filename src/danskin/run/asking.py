@@ -14,7 +14,7 @@ from danskin.errors import ConfigError, suggest
 from danskin.evaluation import SUITES
 from danskin.evaluation.certify import CertifyMethod
 from danskin.evaluation.fingerprint import model_hash
-from danskin.foreign import Opened, check_model, open_model
+from danskin.foreign import Opened, check_model, is_onnx, open_model
 from danskin.models import MODELS
 from danskin.run.recipe import parse_yaml
 from danskin.run.source import open_source
@@ -27,6 +27,7 @@ def questions(
     spec: str | None,
     weights: Path | None,
     arguments: list[str],
+    statistics: tuple[str | None, str | None],
     data: str | None,
     ball: str | None,
     settings: dict[str, Any],
@@ -39,11 +40,11 @@ def questions(
     """
     _check(settings)
     if source is None:
-        return [_foreign(spec, overrides, weights, arguments, data, ball, settings, device)]
-    if weights is not None or arguments or data is not None:
+        return [_foreign(spec, overrides, weights, arguments, statistics, data, ball, settings, device)]
+    if weights is not None or arguments or data is not None or any(statistics):
         raise ConfigError(
-            "evaluate: expected --weights, --arg and --data only without SOURCE, got both; a run brings its own "
-            "(change its data with data.name=...)"
+            "evaluate: expected --weights, --arg and --data only without SOURCE, got both; a run brings its own, also "
+            "--mean and --std (change its data with data.name=...)"
         )
     config, split, models = open_source(source, overrides, device)
     if spec is not None and spec not in models:
@@ -78,6 +79,7 @@ def _foreign(
     overrides: list[str],
     weights: Path | None,
     arguments: list[str],
+    statistics: tuple[str | None, str | None],
     data: str | None,
     ball: str | None,
     settings: dict[str, Any],
@@ -95,8 +97,11 @@ def _foreign(
     keywords = _arguments(arguments)
     if spec in MODELS:
         keywords = {"input_shape": found.image_shape, "classes": len(found.classes)} | keywords
+    elif is_onnx(spec):
+        keywords = {"input_shape": found.image_shape} | keywords
+    mean, std = (_numbers(flag, text) for flag, text in zip(("--mean", "--std"), statistics, strict=True))
     count = None if found.test_only else len(found.classes)  # test examples need not know all classes
-    opened = open_model(spec, weights=weights, device=device, classes=count, arguments=keywords)
+    opened = open_model(spec, weights=weights, device=device, classes=count, arguments=keywords, mean=mean, std=std)
     opened = check_model(opened, to_float(found.x_test[:4].to(device)))
     if not opened.differentiable:
         raise ConfigError(
@@ -105,6 +110,17 @@ def _foreign(
             "attack it in Python with Square, Boundary or HopSkipJump: evaluate(model, data, ball, [Square(ball)])"
         )
     return Question(opened, found, parse_ball(ball), **settings)
+
+
+def _numbers(flag: str, text: str | None) -> list[float] | None:
+    if text is None:
+        return None
+    try:
+        return [float(word) for word in text.strip("[]() ").split(",")]
+    except ValueError as error:
+        raise ConfigError(
+            f"{flag}: expected numbers such as 0.4914,0.4822,0.4465, got {text!r}; give one, or one per channel"
+        ) from error
 
 
 def _arguments(words: list[str]) -> dict[str, Any]:

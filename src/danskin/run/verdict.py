@@ -135,6 +135,7 @@ def judge(question: Question, folder: Path, runtime: Runtime, listen: Listener =
         if not runtime.main:
             return None
         verdict = Verdict.merge(parts)
+        verdict = replace(verdict, flags=(*verdict.flags, *question.opened.flags))
         if question.certificate != "no":
             verdict = _certified(question, verdict, x, y, listen)
         _write(question, asked, form, verdict, _curve(question, x, y), folder, runtime.device)
