@@ -128,7 +128,7 @@ def test_the_form_of_the_search_is_chosen_once_for_a_folder(home, meeting):
 
 @pytest.mark.parametrize(("words", "code", "text"), [
     (["--suite", "fast"], 2, "expected a SOURCE, or --model, --data and --ball"),
-    ([*BASE[:-2], "--suite", "fats"], 2, "--suite: expected one of standard, plus, rand, fast, got 'fats'"),
+    ([*BASE[:-2], "--suite", "fats"], 2, "--suite: expected one of standard, plus, rand, fast, deep, got 'fats'"),
     ([*BASE, "--ball", "l3:1"], 2, "--ball: expected a norm and a radius such as linf:8/255"),
     ([*BASE, "--ball", "linf:8"], 2, "radius: expected at most 1"),
     ([*BASE, "--certify", "crwn"], 2, "--certify: expected one of"),

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from danskin.attacks import APGD, FABT, Square
+from danskin.attacks import APGD, FABT, BasinHopping, Square
 from danskin.evaluation import evaluate, meter
 from danskin.minmax import Linf
 
@@ -71,3 +71,4 @@ def test_counting_leaves_no_hook_behind(monkeypatch):
 def test_the_most_passes_of_an_attack():
     assert meter.most_passes(FABT(BALL, steps=5, restarts=2, classes=3)) == 30
     assert meter.most_passes(APGD(BALL, steps=5, draws=4)) == 20
+    assert meter.most_passes(BasinHopping(BALL, hops=3, climb=4, chains=5)) == 60

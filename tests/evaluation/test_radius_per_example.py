@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from danskin.attacks import APGD, PGD, SquareClimb
+from danskin.attacks import APGD, PGD, BasinHopping, SquareClimb
 from danskin.evaluation import evaluate
 from danskin.evaluation.suites import SUITES
 from danskin.minmax import L1, L2, Linf
@@ -14,10 +14,11 @@ BALLS = [Linf(0.05), L2(0.5), L1(3.0)]
 
 
 def small(ball):
-    """The members of the suite fast, and others, with less to do."""
+    """Members of the suites fast and deep, and others, with less to do."""
     return [
         APGD(ball, steps=8, stop=True),
         SquareClimb(ball, queries=20, steps=8, more=2, slack=5.0, stop=True),
+        BasinHopping(ball, hops=4, climb=5, chains=3, least=2, slack=5.0, stop=True),
         PGD(ball, steps=5),
     ]
 

@@ -3,6 +3,7 @@
 from danskin.attacks.apgd import APGD, MultiTargeted
 from danskin.attacks.attack import Attack, Attacked
 from danskin.attacks.autoattack import AutoAttack
+from danskin.attacks.basin_hopping import BasinHopping
 from danskin.attacks.beta import BETA, ClassPerturbations
 from danskin.attacks.boundary import Boundary
 from danskin.attacks.carlini_wagner import CarliniWagner
@@ -33,6 +34,7 @@ ATTACKS: dict[str, type[Attack]] = {
     "fab_t": FABT,
     "square": Square,
     "square_climb": SquareClimb,
+    "basin_hopping": BasinHopping,
     "autoattack": AutoAttack,
     "carlini_wagner": CarliniWagner,
     "deepfool": DeepFool,
@@ -61,6 +63,7 @@ __all__ = [
     "Attack",
     "Attacked",
     "AutoAttack",
+    "BasinHopping",
     "Boundary",
     "CarliniWagner",
     "ClassPerturbations",

@@ -107,12 +107,14 @@ class Wary(PerRow):
         probe: what does nearly as well if they do, and better if they do not.
         longer: the further work; None for none.
         slack: >= 0.
+        onward: the further work begins at the best point so far, not where the others began.
     """
 
     usual: Maximizer
     probe: Maximizer
     longer: Maximizer | None
     slack: float
+    onward: bool = False
 
     def __call__(self, f: Payoff, y0: Tensor, Y: Set, generator: Streams | None = None) -> Maximum:
         """Maximise f over Y."""
@@ -124,7 +126,7 @@ class Wary(PerRow):
             return both
         start, _, _ = look(f, y0, False)
         hopeful = -both.value < self.slack * (first.value - start) + (both.value - first.value)
-        more = _better(both, self.longer, f, y0, Y, generator.child(2), hopeful)
+        more = _better(both, self.longer, f, both.y if self.onward else y0, Y, generator.child(2), hopeful)
         return replace(more, cost=more.cost + Cost(len(y0), 0, 1))
 
 

@@ -68,7 +68,7 @@ def evaluate(
             (`danskin.inputs.in_box`).
         ball: the perturbations, or a text such as "linf:8/255"; a radius may be a tensor with one per example of the
             data.
-        suite: "standard", "plus", "rand", "fast" (`SUITES`), or attacks of your own on this ball and box.
+        suite: "standard", "plus", "rand", "fast", "deep" (`SUITES`), or attacks of your own on this ball and box.
         seed: of all random numbers.
         box: (low, high) of valid data, or None.
         batch_size: rows in the batch at a time; changes nothing but memory and time.

@@ -23,15 +23,16 @@ def silent(event: dict[str, Any]) -> None:
 def most_passes(attack: Attack) -> int:
     """About how many passes the attack makes for an example that withstands it.
 
-    (steps + queries) x restarts x searches x classes x draws, of those settings that it has.
+    (steps + queries + hops x climb) x restarts x searches x classes x chains x draws, of those settings that it has.
 
     >>> from danskin.attacks import APGD, Square
     >>> from danskin.minmax import Linf
     >>> most_passes(APGD(Linf(0.1), steps=50, restarts=2)), most_passes(Square(Linf(0.1), queries=700))
     (100, 700)
     """
-    passes = max(1, getattr(attack, "steps", 0) + getattr(attack, "queries", 0))
-    for name in ("restarts", "searches", "classes", "draws"):
+    climbs = getattr(attack, "hops", 0) * getattr(attack, "climb", 0)
+    passes = max(1, getattr(attack, "steps", 0) + getattr(attack, "queries", 0) + climbs)
+    for name in ("restarts", "searches", "classes", "chains", "draws"):
         passes *= max(1, getattr(attack, name, None) or 1)
     return passes
 

@@ -10,6 +10,7 @@ from danskin.attacks.attack import Attack, Ball
 from danskin.attacks.autoattack import Version, stages
 from danskin.attacks.checks import DataBox
 from danskin.errors import InputError
+from danskin.evaluation.deep import deep
 from danskin.evaluation.fast import fast
 
 #: Suites by name, with what they are.
@@ -18,6 +19,7 @@ SUITES: dict[str, str] = {
     "plus": "AutoAttack plus: six attacks with restarts",
     "rand": "for models that are random: APGD with gradients over 20 draws, judged over fresh draws",
     "fast": "the same verdict for about a sixth of the work; more of it on examples near the boundary",
+    "deep": "standard, then up to 300 hops of eight chains on what it leaves; at most 15 times its work",
 }
 Suite = str | Sequence[Attack] | Mapping[str, Attack]
 
@@ -33,6 +35,8 @@ def suite_of(suite: Suite, ball: Ball, box: DataBox) -> tuple[str, dict[str, Att
             return suite, stages(ball, suite, box=box)  # type: ignore[arg-type]
         if suite == "fast":
             return suite, fast(ball, box=box)
+        if suite == "deep":
+            return suite, deep(ball, box=box)
         raise InputError(f"suite: expected one of {', '.join(SUITES)} or attacks, got {suite!r}; pick one")
     named = dict(suite) if isinstance(suite, Mapping) else _named(suite)
     if not named:

@@ -326,7 +326,7 @@ class Ascent(PerRow):
         elif self.direction == "gradient":
             d = g
         else:
-            d = _sparse_signs(g, y, Y, self.quantile)
+            d = sparse_signs(g, y, Y, self.quantile)
         if length.ndim == 0 and length.device.type == "cpu":
             return Y.project(torch.add(y, d, alpha=float(length) * factor))
         return Y.project(torch.addcmul(y, d, rowwise(length * factor, y)))
@@ -342,7 +342,7 @@ def first_point(
     return Y.sample(y0, generator) if noise is None else Y.project(y0 + noise * generator.normal(y0))
 
 
-def _sparse_signs(g: Tensor, y: Tensor, Y: Set, quantile: float) -> Tensor:
+def sparse_signs(g: Tensor, y: Tensor, Y: Set, quantile: float) -> Tensor:
     """Signs of g on its largest coordinates that are not at a bound already, with l1 norm 1."""
     size = g.abs()
     if hasattr(Y, "bounds"):

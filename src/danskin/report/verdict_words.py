@@ -33,6 +33,11 @@ SUITES = {
         "The suite is danskin's own, not AutoAttack: it asks the same question with less work, and may miss what only "
         "thousands of queries find. Beside numbers of AutoAttack say so, or judge again with --suite standard.",
     ),
+    "deep": (
+        "danskin's deep suite: AutoAttack standard, then long basin hopping on what it leaves",
+        "The suite begins with AutoAttack's standard one and looks much longer: its number may be lower than those of "
+        "leaderboards for the same model. What AutoAttack alone says is in the table of attacks, after square.",
+    ),
 }
 #: The same for a list of attacks of the user's own.
 OWN = (
