@@ -43,50 +43,12 @@ def test_published_checkpoints():
     assert checkpoints(1) == [1]
 
 
-def slow_twin(f, y0, low, high, steps, rho, step):
-    """Algorithm 1 of Auto-PGD for one l_inf row, in plain Python, from y0."""
-    clip = lambda y: torch.minimum(torch.maximum(y, low), high)  # noqa: E731
-    at, eta, y, before = checkpoints(steps), step, clip(y0), clip(y0)
-
-    def look(y):
-        leaf = y.clone().requires_grad_()
-        value = f(leaf[None])[0]
-        return float(value.detach()), torch.autograd.grad(value, leaf)[0]
-
-    value, g = look(y)
-    best, best_value, best_g, checked = y, value, g, value
-    ups, last_check, halved = 0, 0, False
-    for k in range(steps):
-        a = 1.0 if k == 0 else 0.75
-        z = clip(y + eta * g.sign())
-        y, before = clip(y + a * (z - y) + (1 - a) * (y - before)), y
-        previous, (value, g) = value, look(y)
-        ups += value > previous
-        if value > best_value:
-            best, best_value, best_g = y, value, g
-        if k + 1 in at:
-            stall = ups < rho * (k + 1 - last_check) or (not halved and checked >= best_value)
-            if stall:
-                eta, y, g = eta / 2, best, best_g
-            halved, checked, ups, last_check = stall, best_value, 0, k + 1
-    return best, best_value
-
-
-@pytest.mark.parametrize(("rho", "step"), [(0.75, 1.2), (1.0, 0.02)])  # long steps oscillate, short ones rise and rise
-def test_fast_equals_slow(rho, step):
-    w = torch.randn(3, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-
-    def f(y):
-        return (y @ w.T).sin().sum(1) + (y @ w[0]) ** 2
-
-    y0 = 0.3 * torch.randn(60, 6, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    low, high = torch.full((6,), -0.4, dtype=torch.float64), torch.full((6,), 0.5, dtype=torch.float64)
-    Y = Intersection(Linf(0.6), Box(low.expand(60, 6), high.expand(60, 6)))
-    found = AdaptiveAscent(37, step, start="given", keep="value", rho=rho)(f, y0, Y)
-    for i in range(60):
-        best, value = slow_twin(f, y0[i], low, high, 37, rho, step)
-        assert abs(float(found.value[i]) - value) < 1e-12
-        assert torch.allclose(found.y[i], best, atol=1e-12)
+@pytest.mark.parametrize(
+    "ball", [Linf(0.05), L2(0.2), L2(torch.linspace(0.1, 0.3, 4))], ids=["linf", "l2", "l2 per row"]
+)
+def test_the_first_step_is_two_radii_long(ball):
+    run = APGD(ball, steps=7).ascent()
+    assert torch.allclose(torch.as_tensor(run.step), 2 * torch.as_tensor(ball.value))
 
 
 @pytest.mark.parametrize(("norm", "order"), [(Linf, "linf"), (L2, "l2"), (L1, "l1")])
@@ -199,6 +161,17 @@ def test_beta_is_the_best_of_targeted_runs():
     assert torch.equal(dataclasses.replace(attack, classes=4)(model, x, y).x, whole.x)  # m = K - 1 is exact
 
 
+def test_the_best_of_each_class_is_by_value_and_nothing_stops_early():
+    model, x, y = _problem()
+    attack = BETA(Linf(0.2), steps=6)
+    plain = dataclasses.replace(attack, keep="value").per_class(model, x, y)
+    hurried = dataclasses.replace(attack, keep="best", stop=True).per_class(model, x, y)
+    assert (plain.margin > 0).any() and torch.equal(plain.delta, hurried.delta)
+    wrong = model((x[:, None] + plain.delta).flatten(0, 1)).argmax(1).view(23, 4) != y[:, None]
+    first = dataclasses.replace(attack, steps=1).per_class(model, x, y)
+    assert wrong.any() and (plain.margin >= first.margin - 1e-6).all()
+
+
 def test_smooth_weights_solve_their_program():
     cvxpy = pytest.importorskip("cvxpy")
     model, x, y = _problem(n=1)
@@ -233,6 +206,22 @@ def test_random_models_are_judged_over_draws():
     assert not bool(out.success[0])  # a single lucky draw is no success
     again = APGD(Linf(0.05), steps=4, draws=8, stop=True)(Noisy(), x, y)
     assert torch.equal(out.probability, again.probability)
+
+
+@pytest.mark.parametrize(("draws", "wrong", "adversarial"), [(4, 2, False), (4, 3, True), (5, 3, True), (5, 2, False)])
+def test_what_errs_in_exactly_half_of_the_draws_is_right(draws, wrong, adversarial):
+    calls = []
+
+    def model(x):
+        calls.append(len(x))
+        says = 3.0 if len(calls) % draws < wrong else -3.0  # errs in `wrong` of every `draws` calls
+        return torch.stack([0 * x[:, 0], says + 0 * x[:, 0]], 1)
+
+    x, y = torch.full((3, 2), 0.5), torch.zeros(3, dtype=torch.int64)
+    attack = APGD(Linf(0.1), draws=draws)
+    payoff = attack.problem(model).adversary_payoff(attack.batch(x, y))
+    _, hit = payoff(torch.zeros_like(x))
+    assert len(calls) == draws and hit.tolist() == [adversarial] * 3
 
 
 def test_quick_model_is_not_believed():

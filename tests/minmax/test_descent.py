@@ -120,6 +120,17 @@ def test_shortest_vector_is_optimal(seed, k, n, copies, shift):
     assert optimal(M, min_norm_weights(M @ M.T))
 
 
+@pytest.mark.parametrize("seed", range(40))
+def test_shortest_vector_of_vectors_of_very_different_lengths(seed):
+    random = torch.Generator().manual_seed(seed)
+    lengths = torch.logspace(-5, 0.18, 12, dtype=torch.float64)[torch.randperm(12, generator=random)]
+    M = torch.randn(12, 6, generator=random, dtype=torch.float64)
+    M = M / M.norm(dim=1, keepdim=True) * lengths[:, None]
+    w = min_norm_weights(M @ M.T)
+    assert optimal(M, w, 1e-11)
+    assert float((w @ M).norm()) <= float(Subdifferential(M).generators.norm(dim=1).min()) + 1e-12
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_shortest_vector_equals_a_convex_solver(seed):
     M = torch.randn(6, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)) + 0.5

@@ -139,3 +139,15 @@ def test_direction_of_ball_samples_is_independent_of_the_radius(ball):
     share = sample[:, 0].abs() / norm
     far = norm > norm.median()
     assert stats.ks_2samp(share[far].numpy(), share[~far].numpy()).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("most", [1, 2, 7, 1000])
+def test_integers_are_uniform_with_the_last_value(most):
+    streams = Streams.of(5, torch.arange(400))
+    drawn = streams.integers(torch.full((400,), most), 50)
+    assert drawn.shape == (400, 50) and int(drawn.min()) == 0 and int(drawn.max()) == most - 1
+    counts = torch.bincount(drawn.flatten(), minlength=most).double()
+    chi2 = float(((counts - 20000 / most) ** 2 / (20000 / most)).sum())
+    assert chi2 <= most - 1 + 4 * (2 * max(most - 1, 0)) ** 0.5 + 1e-9
+    mixed = streams.integers(torch.arange(1, 401), 200)
+    assert (mixed < torch.arange(1, 401)[:, None]).all() and (mixed[:9].amax(1) == torch.arange(9)).all()

@@ -58,6 +58,17 @@ def test_asking_twice_costs_nothing(tmp_path, plain):
     assert again.cost == first.cost
 
 
+def test_costs_of_all_chunks_are_added(tmp_path):
+    model, x, y = problem()
+    counted = Counted(model)
+    verdict, journal = ask(tmp_path, model=_same_state(counted))  # four chunks
+    assert (verdict.cost.forwards, verdict.cost.backwards) == (counted.forwards, counted.backwards)
+    in_memory = evaluate(model, (x, y), BALL, SUITE, chunk=16, batch_size=8, diagnostics=0)
+    for a, b in zip(verdict.stages, in_memory.stages, strict=True):
+        assert (a.cost.forwards, a.cost.backwards, a.cost.calls) == (b.cost.forwards, b.cost.backwards, b.cost.calls)
+    assert journal.spent()[1].forwards > 4 * 60
+
+
 def _same_state(counted):
     """A counting wrapper whose state has the names of the model inside."""
     inner = counted.model

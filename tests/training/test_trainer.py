@@ -270,6 +270,14 @@ def test_best_of_averaged_weights_is_the_average(digits, make_model, make_traine
     assert same(state.best["weights"], {k.removeprefix("module."): v for k, v in saved[0]["ema"].items() if "." in k})
 
 
+def test_the_best_average_goes_into_the_average_and_the_model_goes_on(digits, make_model, make_trainer):
+    state, _, _ = fit(make_trainer(epochs=3, ema=0.9), make_model(), digits)
+    state.best["weights"] = {k: v + 1 if v.is_floating_point() else v for k, v in state.best["weights"].items()}
+    own = {k: v.clone() for k, v in state.model.state_dict().items()}
+    state.use_best()
+    assert same(state.ema.module.state_dict(), state.best["weights"]) and same(state.model.state_dict(), own)
+
+
 @pytest.mark.parametrize("objective", [StandardTraining(), ADVERSARIAL])
 @pytest.mark.parametrize("batch", [40, 120])
 @pytest.mark.parametrize("monitor", [None, MONITOR])
