@@ -169,3 +169,41 @@ def test_folder_of_another_question(home):
     assert run(*words).returncode == 0
     other = run(*words, "--seed", "1")
     assert other.returncode == 2 and "another seed" in other.stderr
+
+
+CALLABLE = (
+    MODULE
+    + """
+from safetensors.torch import load_file
+
+def make():
+    model = net(12)
+    model.load_state_dict(load_file("mine.safetensors"))
+    return {returned}
+"""
+)
+
+
+@pytest.mark.parametrize("returned", ["lambda x: model(SIGN * x)", "Signed(model)"])
+def test_a_changed_model_behind_a_factory_gets_a_verdict_of_its_own(home, returned):
+    words = ["--model", "mine:make", "--data", "digits", "--ball", "linf:0.01", "--suite", "fast", "--examples", "30"]
+    signed = """
+class Signed(torch.nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model, self.sign = model, SIGN
+
+    def forward(self, x):
+        return self.model(self.sign * x)
+"""
+
+    def verdict(sign):
+        (home / "mine.py").write_text(CALLABLE.format(returned=returned) + signed + f"SIGN = {sign}\n")
+        found = run(*words, "--json", PYTHONDONTWRITEBYTECODE="1")
+        assert found.returncode == 0, found.stderr
+        return json.loads(found.stdout)
+
+    right, wrong, again = verdict(1.0), verdict(-1.0), verdict(1.0)
+    assert right["clean"]["value"] > 0.5 > wrong["clean"]["value"]
+    assert again["clean"] == right["clean"] and again["folder"] == right["folder"] != wrong["folder"]
+    assert len(list((home / "verdicts").iterdir())) == 2

@@ -14,7 +14,7 @@ import torch
 
 from danskin.attacks import APGD
 from danskin.attacks.square import Square
-from danskin.errors import ConfigError, MissingError
+from danskin.errors import ConfigError, DanskinWarning, MissingError
 from danskin.evaluation import evaluate
 from danskin.losses import predict
 from danskin.minmax import Linf
@@ -136,6 +136,71 @@ def test_another_question_is_refused(tmp_path):
         pytest.raises(ConfigError, match="other examples in chun"),
     ):
         evaluate(model, (1 - x, y), BALL, SUITE, chunk=16, batch_size=8, diagnostics=0, journal=journal)
+
+
+class Plain:
+    """A network behind an object that has no state of its own; arrays hide it where `numpy`."""
+
+    def __init__(self, net, numpy=False, noise=0.0):
+        self.net, self.numpy, self.noise = (net.state_dict() if numpy else net), numpy, noise
+
+    def __call__(self, x):
+        if self.numpy:
+            return torch.func.functional_call(convnet(6), self.net, x)
+        return self.net(x) + self.noise * torch.randn(len(x), 6)
+
+
+@pytest.mark.parametrize("numpy", [False, True])
+def test_a_function_over_another_network_is_refused(tmp_path, plain, numpy):
+    model = problem()[0]
+    first, _ = ask(tmp_path, model=Plain(model, numpy))
+    assert torch.equal(first.broken_by, plain.broken_by)
+    again, _ = ask(tmp_path, model=Plain(problem()[0], numpy))
+    assert torch.equal(again.broken_by, plain.broken_by) and again.cost == first.cost
+    with pytest.raises(ConfigError, match="another model"):
+        ask(tmp_path, model=Plain(convnet(6, seed=3), numpy))
+
+
+def test_a_random_model_is_asked_anew(tmp_path):
+    model = Plain(problem()[0], noise=3.0)
+    first, _ = ask(tmp_path, model=model)
+    lines = (tmp_path / "outcomes-0000.jsonl").read_text()
+    with pytest.warns(DanskinWarning, match=r"got one that cannot \(it is random\).*everything is asked anew"):
+        again, _ = ask(tmp_path, model=model)
+    assert (tmp_path / "earlier" / "outcomes-0000-0.jsonl").read_text() == lines
+    assert sum(s.cost.forwards for s in again.stages) < 1.5 * sum(s.cost.forwards for s in first.stages)
+    assert [json.loads(line) for line in (tmp_path / "outcomes-0000.jsonl").read_text().splitlines()]
+    with pytest.warns(DanskinWarning, match="asked anew"):
+        ask(tmp_path, model=model)
+    assert len(list((tmp_path / "earlier").iterdir())) == 4
+
+
+def _older(folder, **others):
+    """The question as it was written before outputs were kept."""
+    file = folder / "question.json"
+    question = json.loads(file.read_text())
+    del question["computed"]
+    file.write_text(json.dumps(question | others))
+
+
+def test_older_journals_go_on_where_the_weights_tell(tmp_path, plain):
+    ask(tmp_path)
+    _older(tmp_path)
+    counted = Counted(problem()[0])
+    again, _ = ask(tmp_path, model=_same_state(counted))
+    assert counted.calls == 0 and torch.equal(again.broken_by, plain.broken_by)
+    assert "computed" in json.loads((tmp_path / "question.json").read_text())
+    _older(tmp_path)
+    with pytest.raises(ConfigError, match="another model"):
+        ask(tmp_path, model=convnet(6, seed=3))
+
+
+def test_older_journals_of_functions_are_asked_anew(tmp_path, plain):
+    ask(tmp_path, model=Plain(convnet(6, seed=3)))
+    _older(tmp_path, model=None)
+    with pytest.warns(DanskinWarning, match="the journal is older than the check"):
+        again, _ = ask(tmp_path, model=Plain(problem()[0]))
+    assert torch.equal(again.broken_by, plain.broken_by)
 
 
 def test_folder_that_cannot_be_made(tmp_path):

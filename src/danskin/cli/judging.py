@@ -61,16 +61,17 @@ def verdict(
     from danskin.cli.progress import JudgingProgress
     from danskin.run.asking import questions
     from danskin.run.runtime import Runtime
-    from danskin.run.verdict import judge
+    from danskin.run.verdict import judge, place
 
     runtime = Runtime.start(device)
     try:
         asked = questions(source, overrides, spec, weights, arguments, statistics, data, ball, settings, runtime.device)
         results = []
         for question in asked:
-            folder = (
-                (out if len(asked) == 1 else out / question.opened.name) if out else Path("verdicts") / question.name
-            )
+            if out is None:
+                folder = place(question, Path("verdicts"), runtime)
+            else:
+                folder = out if len(asked) == 1 else out / question.opened.name
             if runtime.main:
                 _tell_fewer("--examples", question.n, len(question.data.y_test))
             with JudgingProgress(quiet or not runtime.main) as progress:

@@ -17,9 +17,10 @@ from danskin.attacks.checks import DataBox, check_box, check_inputs, check_logit
 from danskin.attacks.guard import as_found, device_of, raw_module
 from danskin.attacks.square import Square
 from danskin.errors import InputError
+from danskin.evaluation.dependence import alone_and_together
 from danskin.evaluation.diagnostics import diagnose
 from danskin.evaluation.examples import Chunk, Data, chunks
-from danskin.evaluation.fingerprint import model_hash
+from danskin.evaluation.identity import Identity, identify
 from danskin.evaluation.journal import ROBUST, WRONG, Journal, Memory
 from danskin.evaluation.masking import Flag, flags_from_results, not_finite
 from danskin.evaluation.meter import Listener, Meter, silent
@@ -77,9 +78,11 @@ def evaluate(
         grid: 255 asks for adversarial examples that are valid images of 8 bits.
         quick: a quicker form of the model to search with (`quicker`).
         device: where to work; default: where the model's parameters are.
-        journal: writes outcomes and points as they are found, and knows them when asked again.
+        journal: writes outcomes and points as they are found, and knows them when asked again about the same model:
+            the same weights, buffers and outputs (`danskin.evaluation.identity`).
         shard: (rank, world): look only at the examples whose number is rank modulo world; `Verdict.merge` joins.
-        diagnostics: examples to look for masked gradients with (`diagnose`); 0 for none.
+        diagnostics: examples to look for masked gradients with (`diagnose`), and whether an example's outputs depend on
+            the batch that it is in; 0 for none.
         keep_points: return the inputs found by this call, all at once in memory (a journal keeps all on disk).
         progress: called with a small dict at the start and the end of each stage of each chunk ("state", "chunk",
             "stage", "examples", at the end "broken", "seconds"), and between with "work", "stage", "done" and "total".
@@ -104,21 +107,24 @@ def evaluate(
     if grid is not None:
         attacks = {k: adapted(a, grid=grid) for k, a in attacks.items()}
     size = CHUNK if chunk is None else whole_number(chunk, "chunk", 1)
-    if journal is not None:  # hashing the model and the data is for a journal that may know them
-        journal.open(_question(raw, name, attacks, asked, box, seed, precision, size))
-    kept = journal is not None
+    kept, opened = journal is not None, False
     journal = journal or Memory()
     meter = Meter(attacks, _count(data, shard), progress)
     judge = _Judge(raw, attacks, batch_size, seed, quick, journal, progress, meter, keep_points)
     parts, flags = [], ()  # type: tuple[list[_Part], tuple[Flag, ...]]
     for part in chunks(data, size, device, shard, box=box, digests=kept):
+        if len(part.index):
+            check_inputs(part.x, box)
+        if kept and not opened:  # hashing and probing the model is for a journal that may know it
+            opened, identity = True, identify(raw, part.x, box)
+            journal.open(_question(identity, name, attacks, asked, box, seed, precision, size))
         if not len(part.index):
             continue
-        check_inputs(part.x, box)
         with as_found(raw, "eval", device):
             if not parts and diagnostics:
                 most = type(asked)(float(torch.as_tensor(asked.value).max()))  # it looks at one radius
-                flags = diagnose(raw, part.x[:diagnostics], part.y[:diagnostics], most, box=box, seed=seed)
+                flags = alone_and_together(raw, part.x)
+                flags += diagnose(raw, part.x[:diagnostics], part.y[:diagnostics], most, box=box, seed=seed)
             with meter.counting(raw if quick is None else quick):
                 done = judge(part)
         parts.append(done)
@@ -295,7 +301,14 @@ def _once(which: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _question(
-    model: Any, suite: str, attacks: dict[str, Attack], ball: Ball, box: DataBox, seed: int, precision: str, size: int
+    model: Identity,
+    suite: str,
+    attacks: dict[str, Attack],
+    ball: Ball,
+    box: DataBox,
+    seed: int,
+    precision: str,
+    size: int,
 ) -> dict[str, Any]:
     """What a journal must be about, and what it should say of its origin."""
     return {
@@ -306,7 +319,8 @@ def _question(
         "seed": seed,
         "precision": precision,
         "chunk": size,
-        "model": model_hash(model),
+        "model": model.hash,
+        "computed": model.to_json(),
         "torch": torch.__version__,
         "python": platform.python_version(),
     }

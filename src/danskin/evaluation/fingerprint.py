@@ -4,29 +4,46 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from danskin.callables import reach
 from danskin.errors import ModelError
 
 
 def model_hash(model: Any) -> str | None:
-    """SHA-256 over the state of a model: names, dtypes, shapes and bytes, in the order of the names.
+    """SHA-256 over weights and buffers of a model and of all modules that it reaches (`danskin.callables.reach`).
 
-    It does not depend on the device, on `requires_grad`, on training mode or on the order of registration. It
-    knows nothing of code: two architectures that hold the same tensors under the same names get the same hash.
+    Names, dtypes, shapes and bytes count, those of buffers that are not saved with the state too. The hash does not
+    depend on the device, on `requires_grad`, on training mode or on the order of registration. It knows nothing of
+    code and of plain attributes; `danskin.evaluation.identity` looks at what is computed.
 
     Args:
-        model: anything; what has no `state_dict()` has no hash.
+        model: anything; what has no `state_dict()` and reaches no module has no hash.
 
     Returns:
-        64 hexadecimal digits, or None for a callable without a state.
+        64 hexadecimal digits, or None for a callable without a state. Of a module with nothing beside its state it
+        is `state_hash`.
 
     Raises:
-        ModelError: the state holds something else than tensors, numbers, texts and containers of them.
+        ModelError: a state holds something else than tensors, numbers, texts and containers of them.
+    """
+    own, behind = state_hash(model), reach(model)
+    beside = [h for root in behind.roots if root is not model and (h := state_hash(root)) is not None]
+    beside += [h for root in behind.roots for h in _unsaved(root)]
+    if not beside:
+        return own
+    return hashlib.sha256("".join([own or "", *sorted(beside)]).encode()).hexdigest()
+
+
+def state_hash(model: Any) -> str | None:
+    """SHA-256 over `model.state_dict()` alone; None for what has none.
+
+    Raises:
+        ModelError: as `model_hash`.
     """
     state = getattr(model, "state_dict", None)
     if state is None:
@@ -42,6 +59,18 @@ def model_hash(model: Any) -> str | None:
                 f"{name!r}; it cannot be told whether that is the same as before"
             ) from error
     return digest.hexdigest()
+
+
+def _unsaved(root: nn.Module) -> Iterator[str]:
+    """Hashes of the buffers that `state_dict` leaves out, each with its name."""
+    for prefix, module in root.named_modules():
+        for name in sorted(getattr(module, "_non_persistent_buffers_set", ())):
+            buffer = module._buffers.get(name)
+            if buffer is not None:
+                digest = hashlib.sha256()
+                _absorb(digest, f"{prefix}.{name}")
+                _absorb(digest, buffer)
+                yield digest.hexdigest()
 
 
 def tensor_hash(x: Tensor) -> str:

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from danskin.attacks.checks import check_inputs, warn_if_probabilities
 from danskin.attacks.guard import as_found
 from danskin.errors import DanskinWarning, InputError, ModelError
+from danskin.evaluation.dependence import gap_alone
 from danskin.foreign.opened import Batched, Logits, Opened, logits_of, set_eval, warn
 from danskin.foreign.words import first_line
-from danskin.losses import apart, largest, usable
+from danskin.losses import usable
 from danskin.models import Normalize
 
 _SIZES = (1, 2, 4, 8, 10, 16, 32, 50, 64, 100, 128, 256)  # batch sizes that people trace models with
@@ -211,8 +212,8 @@ def _check_rows(model: Any, output: Tensor, x: Tensor) -> list[str]:
                 f"model: expected to take any number of examples, got {first_line(error)} for a single one where it "
                 f"took {len(x)}; attacks work on part of a batch"
             ) from error
-    gap, scale = float(apart(alone, output[:1]).max()), max(1.0, float(largest(output).max()))
-    if gap <= (0.05 if output.dtype in _HALF else 1e-3) * scale:
+    gap = gap_alone(output[:1], alone)
+    if not gap:
         return []
     return [
         warn(

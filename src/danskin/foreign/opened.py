@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from danskin.callables import reach
 from danskin.errors import DanskinWarning, ModelError
-from danskin.evaluation.fingerprint import model_hash
+from danskin.evaluation.fingerprint import state_hash
 from danskin.evaluation.masking import Flag
 
 
@@ -26,7 +26,7 @@ class Opened:
         model: inputs (batch, ...) in [0, 1] to logits (batch, classes); an `nn.Module` in eval mode wherever
             possible, else a callable.
         name: what it was called when it was opened.
-        hash: SHA-256 of the state of the model (`danskin.evaluation.fingerprint.model_hash`) or, for a file that
+        hash: SHA-256 of the state of the model (`danskin.evaluation.fingerprint.state_hash`) or, for a file that
             holds the whole model, of the file; None for a callable without a state.
         differentiable: whether gradients reach the input. Settled by `check_model`; before it, whether
             nothing speaks against it.
@@ -120,7 +120,7 @@ def ready(
         notes.append("a plain callable: it stays on its own device")
     if set_eval(model):
         notes.append("put into eval mode")
-    digest = model_hash(model) if digest is None else digest
+    digest = state_hash(model) if digest is None else digest
     return Opened(model, name, digest, differentiable, "; ".join(notes), classes, flags)
 
 

@@ -13,7 +13,7 @@ from danskin.data import Dataset, load, to_float
 from danskin.errors import ConfigError, suggest
 from danskin.evaluation import SUITES
 from danskin.evaluation.certify import CertifyMethod
-from danskin.evaluation.fingerprint import model_hash
+from danskin.evaluation.fingerprint import state_hash
 from danskin.foreign import Opened, check_model, is_onnx, open_model
 from danskin.models import MODELS
 from danskin.run.recipe import parse_yaml
@@ -52,7 +52,7 @@ def questions(
     chosen = models if spec is None else {spec: models[spec]}
     asked: Ball = parse_ball(ball) if ball else config.attack.ball
     return [
-        Question(Opened(model, label, model_hash(model), True), split.data, asked, **settings)
+        Question(Opened(model, label, state_hash(model), True), split.data, asked, **settings)
         for label, model in chosen.items()
     ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from danskin.errors import ConfigError, MissingError
+from danskin.errors import ConfigError, DanskinWarning, MissingError
 from danskin.evaluation.examples import Chunk
+from danskin.evaluation.identity import Identity
 from danskin.evaluation.journal import ROBUST
 from danskin.files import write_json
 from danskin.minmax import Cost
 
 _TOLD = ("torch", "python")  # kept for the record; another version may go on
+_MODEL = ("model", "computed")  # compared by what they say, not word by word
 
 
 class DiskJournal:
@@ -28,7 +31,9 @@ class DiskJournal:
     question.json says what is asked (suite, budgets, ball, seed, hash of the model). outcomes-RANK.jsonl has a line
     for each handful of examples that broke and for each stage of a chunk that was passed; points-RANK.bin the inputs
     that broke them, where their line says. Lines are written after the points they speak of, so a line that is whole
-    is true; a torn last line is cut. Any number of processes may go on where another number stopped.
+    is true; a torn last line is cut. Any number of processes may go on where another number stopped. What is there is
+    taken over only if it is of the same model (`danskin.evaluation.identity`); where that cannot be told, it is moved
+    to the folder `earlier` and everything is asked anew, with a warning.
 
     Args:
         folder: made if missing.
@@ -60,22 +65,55 @@ class DiskJournal:
                 f"{self.folder}: expected to make the journal's folder, got {error}", "use another"
             ) from error
         path = self.folder / "question.json"
-        if path.is_file():
-            old = json.loads(path.read_text(encoding="utf-8"))
-            other = [key for key in question if key not in _TOLD and old.get(key) != question[key]]
-            if other:
-                raise ConfigError(
-                    f"{self.folder}: expected a journal of the same evaluation, got one with another "
-                    f"{', '.join(other)} "
-                    f"(there: {str(old.get(other[0]))[:80]}; asked: {str(question[other[0]])[:80]}); "
-                    "choose another folder"
-                )
-        elif self.rank == 0:
+        old = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        known = old is None or self._goes_on(old, question)
+        if self.rank == 0 and not (known and old is not None and "computed" in old):
             write_json(path, question)
-        for file in sorted(self.folder.glob("outcomes-*.jsonl")):
+        for file in sorted(self.folder.glob("outcomes-*.jsonl")) if known else ():
             self._read(file, int(file.stem.split("-")[1]))
-        self._lines = open(self.folder / f"outcomes-{self.rank:04d}.jsonl", "a", encoding="utf-8")
-        self._points = open(self.folder / f"points-{self.rank:04d}.bin", "ab")
+        self._lines = open(self._own("outcomes", "jsonl"), "a", encoding="utf-8")
+        self._points = open(self._own("points", "bin"), "ab")
+
+    def _goes_on(self, old: dict[str, Any], question: dict[str, Any]) -> bool:
+        """Whether what is there may be taken over; raises where it is about another question."""
+        other = [k for k in question if k not in (*_TOLD, *_MODEL) and old.get(k) != question[k]]
+        told = f"there: {str(old.get(other[0]))[:80]}; asked: {str(question[other[0]])[:80]}" if other else ""
+        model = Identity.from_json(question["model"], question["computed"]) if "computed" in question else None
+        relation = model.relation(old.get("model"), old.get("computed")) if model else "same"
+        if relation == "other":
+            same = old.get("model") == question["model"]
+            what = "other outputs" if same else f"there: {str(old.get('model'))[:80]}; asked: {question['model']}"
+            other, told = [*other, "model"], told or what
+        if other:
+            raise ConfigError(
+                f"{self.folder}: expected a journal of the same evaluation, got one with another {', '.join(other)} "
+                f"({told}); choose another folder"
+            )
+        if relation == "unknown" and model is not None and self._set_aside():
+            there = old.get("computed") or {"doubt": "the journal is older than the check"}
+            warnings.warn(
+                f"{self.folder}: expected a model that can be told from others, got one that cannot "
+                f"({model.doubt or there['doubt']}); what is there may be of another one: it is moved to "
+                f"{self.folder / 'earlier'}, and everything is asked anew",
+                DanskinWarning,
+                stacklevel=3,
+            )
+        return relation == "same"
+
+    def _own(self, kind: str, suffix: str) -> Path:
+        return self.folder / f"{kind}-{self.rank:04d}.{suffix}"
+
+    def _set_aside(self) -> bool:
+        """Move this process's files, and those of processes that are no more, out of the way; whether there were."""
+        place, moved = self.folder / "earlier", False
+        for file in sorted([*self.folder.glob("outcomes-*.jsonl"), *self.folder.glob("points-*.bin")]):
+            rank = int(file.stem.split("-")[1])
+            if rank == self.rank or (self.rank == 0 and rank >= self.world):
+                place.mkdir(exist_ok=True)
+                turn = sum(1 for _ in place.glob(f"{file.stem}-*{file.suffix}"))
+                os.replace(file, place / f"{file.stem}-{turn}{file.suffix}")
+                moved = True
+        return moved
 
     def _read(self, file: Path, rank: int) -> None:
         content = file.read_bytes()

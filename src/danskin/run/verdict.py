@@ -25,6 +25,7 @@ from danskin.evaluation import Form, Verdict, evaluate, fastest
 from danskin.evaluation.certify import CertifyMethod, certify
 from danskin.evaluation.curve import robustness_curve
 from danskin.evaluation.fingerprint import examples_hash
+from danskin.evaluation.identity import Identity, Relation, identify
 from danskin.evaluation.masking import Flag
 from danskin.files import write_atomically, write_json, write_text
 from danskin.foreign import Opened
@@ -99,6 +100,10 @@ class Question:
         short = "".join(c if c.isalnum() or c in "-_." else "-" for c in self.opened.name).strip("-.")[-40:]
         return f"{short}-{self.data.name.split(':')[0]}-{self.suite}-{hashlib.sha256(key.encode()).hexdigest()[:6]}"
 
+    def identity(self, device: torch.device) -> Identity:
+        """Of the model, by its weights and by what it computes."""
+        return identify(self.opened.model, to_float(self.data.x_test[:1].to(device)), (0, 1))
+
 
 def judge(question: Question, folder: Path, runtime: Runtime, listen: Listener = lambda event: None) -> Verdict | None:
     """Answer the question in `folder`, going on where an earlier attempt stopped; under torchrun on all processes.
@@ -113,7 +118,8 @@ def judge(question: Question, folder: Path, runtime: Runtime, listen: Listener =
     model, n = question.opened.model, question.n
     x, y = question.data.x_test[:n], question.data.y_test[:n]
     asked = _asked(question, x, y) if runtime.main else {}
-    known = runtime.share(_answered(asked, folder) if runtime.main else None)
+    identity = question.identity(runtime.device) if runtime.main else None
+    known = runtime.share(_answered(asked, identity, folder) if runtime.main else None)
     if known is not None:
         return known if runtime.main else None
     if runtime.main:
@@ -138,7 +144,7 @@ def judge(question: Question, folder: Path, runtime: Runtime, listen: Listener =
         verdict = replace(verdict, flags=(*verdict.flags, *question.opened.flags))
         if question.certificate != "no":
             verdict = _certified(question, verdict, x, y, listen)
-        _write(question, asked, form, verdict, _curve(question, x, y), folder, runtime.device)
+        _write(question, asked, identity, form, verdict, _curve(question, x, y), folder, runtime.device)
         _examples(question, verdict, folder, journal)
         state = {"state": "finished", "started": started, "message": "judged", "ended": now()}
         write_json(folder / "status.json", state)
@@ -182,13 +188,46 @@ def _asked(question: Question, x: Tensor, y: Tensor) -> dict[str, Any]:
     }
 
 
-def _answered(asked: dict[str, Any], folder: Path) -> Verdict | None:
-    """The verdict of an earlier run, if it was about this very question and came to its end."""
+def _answered(asked: dict[str, Any], identity: Identity | None, folder: Path) -> Verdict | None:
+    """The verdict of an earlier run, if it was about this very question and model, and came to its end."""
     path = folder / "verdict.json"
-    if asked["model"]["hash"] is None or not path.is_file():  # a function without a state may have changed
+    if identity is None or not path.is_file():
         return None
     found = json.loads(path.read_text(encoding="utf-8"))
-    return Verdict.from_json(found) if found.get("asked") == asked else None
+    same = found.get("asked") == asked and _relation(identity, found) == "same"
+    return Verdict.from_json(found) if same else None
+
+
+def _relation(identity: Identity, found: dict[str, Any]) -> Relation:
+    """Whether a verdict.json is about this model; one from before outputs were kept has the hash it asked for."""
+    if "identity" not in found:
+        hash = found.get("asked", {}).get("model", {}).get("hash")
+        return "unknown" if hash is None or identity.doubt else "same"
+    return identity.relation(found["identity"]["hash"], found["identity"]["computed"])
+
+
+def place(question: Question, base: Path, runtime: Runtime) -> Path:
+    """The folder under `base` for a question whose folder nobody named: a new one where another model's is.
+
+    Models may hold the same weights under the same name and compute different things, after a change of their code or
+    of plain attributes.
+    """
+    if not runtime.main:
+        return Path(runtime.share(None))
+    identity, folder, turn = question.identity(runtime.device), base / question.name, 1
+    while _taken(identity, folder):
+        turn += 1
+        folder = base / f"{question.name}-{turn}"
+    runtime.share(str(folder))
+    return folder
+
+
+def _taken(identity: Identity, folder: Path) -> bool:
+    path = folder / "journal" / "question.json"
+    if not path.is_file():
+        return False
+    old = json.loads(path.read_text(encoding="utf-8"))
+    return identity.relation(old.get("model"), old.get("computed")) == "other"
 
 
 def _certified(question: Question, verdict: Verdict, x: Tensor, y: Tensor, listen: Listener) -> Verdict:
@@ -228,6 +267,7 @@ def _curve(question: Question, x: Tensor, y: Tensor) -> list[dict[str, Any]]:
 def _write(
     question: Question,
     asked: dict[str, Any],
+    identity: Identity | None,
     form: Form,
     verdict: Verdict,
     curve: list[dict[str, Any]],
@@ -239,6 +279,7 @@ def _write(
         "danskin": danskin.__version__,
         "asked": asked,
         "model": asked["model"] | {"note": question.opened.note},
+        "identity": {"hash": identity.hash, "computed": identity.to_json()} if identity is not None else None,
         "data": asked["data"] | {"classes": list(question.data.classes)},
         "settings": {
             "batch_size": question.batch_size,
