@@ -19,6 +19,11 @@ def test_conformance(ball, check):
     check_attack(SquareClimb(ball, queries=12, steps=4, more=2, stop=check != "seed_decides", width=9), only=[check])
 
 
+def test_conformance_with_hops():
+    attack = SquareClimb(Linf(0.05), queries=12, steps=4, hops=2, slack=9.0, stop=True, width=9)
+    check_attack(attack, skip=[*SKIPPED, "seed_decides"])
+
+
 class Hill:
     """-(y - 3)^2 per row, settled above a row's own level."""
 
@@ -60,6 +65,22 @@ def test_who_gets_more(start, usual, probe, more):
     assert bool(found.settled) == (more == 1 or usual > 0)
 
 
+@pytest.mark.parametrize("onward", [False, True])
+def test_where_the_further_work_begins(onward):
+    began = []
+
+    def at(y, value):
+        def run(f, y0, Y, generator):
+            began.append(float(y0))
+            return Maximum(torch.full_like(y0, y), torch.full((1,), value), torch.zeros(1).bool(), Cost(1), Status.DONE)
+
+        return run
+
+    wary = Wary(at(1.0, -0.5), at(2.0, -0.4), at(3.0, -0.6), 9.0, onward)
+    found = wary(Hill(torch.tensor([100.0])), torch.zeros(1, 1), Box(-5, 5), Streams.of(0, torch.arange(1)))
+    assert began == [0, 0, 2.0 if onward else 0] and float(found.y) == 2.0
+
+
 def test_chain_goes_on_from_the_best():
     f, Y = Hill(torch.tensor([100.0, 100.0])), Box(-5, 5)
     step = Ascent(3, 0.5, direction="steepest")
@@ -98,10 +119,11 @@ def test_runs_abreast_hold_no_more_rows_than_asked_for(width):
     assert (parts.cost.forwards, parts.cost.calls) == (28, len(held) - 1)
 
 
-def test_costs_are_exact():
+@pytest.mark.parametrize("further", [{"more": 3}, {"hops": 2}])
+def test_costs_are_exact(further):
     model = Counted(convnet(5, seed=1))
     x = torch.rand(12, 3, 6, 6, generator=torch.Generator().manual_seed(0))
     y = model.model(x).argmax(1).detach()
-    out = SquareClimb(Linf(0.1), queries=15, steps=5, more=3, stop=True, width=8)(model, x, y)
+    out = SquareClimb(Linf(0.1), queries=15, steps=5, **further, stop=True, width=8)(model, x, y)
     assert (out.cost.forwards, out.cost.backwards, out.cost.calls) == (model.forwards, model.backwards, model.calls)
     assert 0 < int(out.success.sum()) < 12

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from danskin.attacks.attack import Attack
+from danskin.attacks.basin_hopping import BasinHopping
 from danskin.attacks.square import Square
 from danskin.errors import InputError
 from danskin.losses import LossName
@@ -137,9 +139,9 @@ class SquareClimb(Attack):
     Where gradients mislead (a step's width from the data, say, as in networks trained with large perturbations),
     ascent from the clean image or from random corners stays in the wrong basin; random search comes to another one in
     a few hundred queries, and gradients lead on from there. Each example is also attacked the usual way. An example
-    that is close to the boundary after both, or that the climb has brought much closer than the usual way, gets
-    `more` independent searches with their climbs, abreast (`Wary` has the rule). For images only: see
-    `applies_to`.
+    that is close to the boundary after both, or that the climb has brought much closer than the usual way, gets more
+    (`Wary` has the rule): `more` independent searches with their climbs, or `hops` of basin hopping by four chains, the
+    first of which goes on from the best point so far. For images only: see `applies_to`.
 
     Args:
         ball: the perturbation ball.
@@ -149,6 +151,7 @@ class SquareClimb(Attack):
         slack: how close is close: the share of the usual run's gain that is lacking.
         stop: leave an example as soon as it is adversarial.
         width: examples in the batch at a time.
+        hops: hops for such examples in place of further searches (`danskin.attacks.BasinHopping`); 0 for none.
 
     Lecture: rows C6 and C8. Our own; measured in bench/results/evaluation.md.
     """
@@ -161,6 +164,7 @@ class SquareClimb(Attack):
     slack: float = 0.1
     stop: bool = False
     width: int | None = None
+    hops: int = 0
     loss: LossName = field(default="margin", kw_only=True)
 
     @staticmethod
@@ -177,4 +181,8 @@ class SquareClimb(Attack):
         near = replace(usual, start="given", step=value / 2)
         square = Square(self.ball, self.queries, stop=self.stop, width=self.width)
         climb = Chain((square.maximizer(), near))
-        return Wary(usual, climb, Abreast(climb, self.more, self.width) if self.more else None, self.slack)
+        longer: Maximizer | None = Abreast(climb, self.more, self.width) if self.more else None
+        if self.hops:
+            hops = BasinHopping(self.ball, self.hops, chains=4, slack=math.inf, stop=self.stop, width=self.width)
+            longer = hops.maximizer()
+        return Wary(usual, climb, longer, self.slack, onward=self.hops > 0)
