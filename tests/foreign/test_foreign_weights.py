@@ -150,16 +150,86 @@ def test_objects_are_refused_and_never_run(tmp_path, what):
     assert not bomb.exists()
 
 
-def test_the_way_out_works(tmp_path):
-    torch.save({"state_dict": STATE, "counts": collections.Counter(), "args": argparse.Namespace()}, tmp_path / "w.pt")
-    with pytest.raises(CheckpointError) as caught:
-        load_weights(tmp_path / "w.pt", net())
+def convert(path):
+    """Do what the refusal says; it runs as it stands."""
+    with pytest.raises(CheckpointError, match="never does") as caught:
+        load_weights(path, net())
     lines = [line.strip() for line in str(caught.value).splitlines()[1:]]
     assert len(lines) == 3
     subprocess.run([sys.executable, "-c", "\n".join(lines)], check=True, timeout=60)
+    return path.with_suffix(".safetensors")
+
+
+OTHERS = {"epoch": np.int64(3), "counts": collections.Counter(), "args": argparse.Namespace()}
+
+
+@pytest.mark.parametrize("key", ["state_dict", "model", "model_state_dict", "net", None])
+def test_the_way_out_works(tmp_path, key):
+    torch.save(OTHERS | ({key: STATE} if key else STATE), tmp_path / "w.pt")
     model = net()
-    load_weights(tmp_path / "w.safetensors", model)
+    load_weights(convert(tmp_path / "w.pt"), model)
     assert same(model)
+
+
+@pytest.mark.parametrize("key", ["model", None])
+def test_the_way_out_of_a_whole_module(tmp_path, key):
+    module = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(72, 3))
+    torch.save({"epoch": np.int64(3), key: module} if key else module, tmp_path / "w.pt")
+    found, _ = read_weights(convert(tmp_path / "w.pt"))
+    assert all(torch.equal(v, found[k]) for k, v in module.state_dict().items()) and len(found) == 4
+
+
+# What torch itself loads, and hints for the rest.
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_what_modules_fill_in_may_lack(tmp_path, prefix):
+    """BatchNorm of before torch 1.0 has no count; torch loads it, strictly."""
+    old = {k: v for k, v in STATE.items() if not k.endswith("num_batches_tracked")}
+    assert len(old) < len(STATE)
+    model = net()
+    net().load_state_dict(dict(old))
+    notes = load_weights(written(tmp_path / "w.pt", {prefix + k: v for k, v in old.items()}), model)
+    assert len(notes) == bool(prefix) and all(torch.equal(model.state_dict()[k], v) for k, v in old.items())
+
+
+def test_names_that_modules_translate(tmp_path):
+    """Old weight_norm calls its parts weight_g and weight_v; the new one takes such files."""
+    model = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 3)))
+    state = {"0.weight_g": torch.rand(3, 1), "0.weight_v": torch.rand(3, 4), "0.bias": torch.rand(3)}
+    load_weights(written(tmp_path / "w.pt", state), model)
+    wanted = state["0.weight_g"] * state["0.weight_v"] / state["0.weight_v"].norm(dim=1, keepdim=True)
+    torch.testing.assert_close(model[0].weight, wanted)
+
+
+@pytest.mark.parametrize(
+    "extra, prefix",
+    [
+        ({"n_averaged": torch.tensor(3)}, "module."),
+        ({"n_averaged": torch.tensor(3)}, "ema.module."),
+        ({"head.weight": torch.rand(2)}, ""),
+        ({}, "backbone."),
+        ({"fc.weight": torch.rand(3), "fc.bias": torch.rand(3)}, "backbone."),
+    ],
+)
+def test_prefixes_and_entries_that_are_too_many_are_named(tmp_path, extra, prefix):
+    path = written(tmp_path / "w.pt", extra | {prefix + k: v for k, v in STATE.items()})
+    with pytest.raises(CheckpointError) as caught:
+        load_weights(path, net())
+    hint = str(caught.value).rpartition("they would fit ")[2]
+    assert (f"without their prefix {prefix!r}" in hint) is bool(prefix)
+    assert (f"but for {len(extra)} more ({', '.join(extra)})" in hint) is bool(extra)
+    state, model = torch.load(path, weights_only=True), net()
+    kept = eval(hint.partition("save ")[2], {"state": state, "model": model})
+    model.load_state_dict(kept)
+    assert same(model)
+
+
+def test_averaged_models(tmp_path):
+    averaged = torch.optim.swa_utils.AveragedModel(net())
+    path = written(tmp_path / "w.pt", averaged.state_dict())
+    with pytest.raises(CheckpointError, match=r"without their prefix 'module.', but for 1 more \(n_averaged\)"):
+        load_weights(path, net())
 
 
 BROKEN = {
@@ -189,6 +259,9 @@ def test_truncated_files(tmp_path, name):
 def test_other_things_than_states(tmp_path):
     for value, words in (
         ([STATE], "got list"),
+        ({"state_dict": [1, 2]}, "got a list under 'state_dict'"),
+        ({"model": {"a": [STATE["3.bias"]]}}, "got a list as 'a' under 'model'"),
+        ({"net": {}}, "got an empty dictionary under 'net'"),
         ({"epoch": 3}, "got keys 'epoch'"),
         ({}, "got keys"),
         (STATE["3.bias"], "Tensor"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 import re
 import warnings
@@ -40,10 +41,14 @@ def load_weights(path: Path, model: Any) -> list[str]:
         )
     state, notes = read_weights(path)
     own = model.state_dict()
-    state, stripped = _without_prefix(state, own)
+    state, stripped = _without_prefix(model, state, own)
     if stripped:
         notes.append(f"names in {path.name} without their prefix {stripped!r}")
-    _check_fit(path, state, own)
+    misfit = _misfit(model, state, own)
+    if misfit:
+        raise CheckpointError(
+            f"{path}: expected the weights of this model, got {', '.join(misfit)}; {_fix(path, model, own, state)}"
+        )
     try:
         model.load_state_dict(state, strict=False)  # names were checked; only aliases lack
     except Exception as error:  # a module's own hook may refuse
@@ -119,12 +124,14 @@ def _read_torch(path: Path) -> Any:
 
 def _refusal(path: Path, holds: str, load: str) -> str:
     """Why a pickle is refused, and the way out."""
+    keys = "".join(f"found.get({key!r}, " for key in KEYS) + "found" + ")" * len(KEYS)
     return (
         f"{path}: expected tensors only, got a file that also holds {holds}; to read it would run code from it, which "
         "danskin never does. If you trust where it comes from, convert it once in Python:\n"
         f"    import pickle, torch, safetensors.torch; found = {load.format(str(path))}\n"
-        "    found = found.state_dict() if hasattr(found, 'state_dict') else found.get('state_dict', found)\n"
-        "    safetensors.torch.save_file({k: v.contiguous().clone() for k, v in found.items()}, "
+        f"    found = {keys} if isinstance(found, dict) else found; "
+        "found = found.state_dict() if hasattr(found, 'state_dict') else found\n"
+        "    safetensors.torch.save_file({k: v.contiguous().clone() for k, v in found.items() if torch.is_tensor(v)}, "
         f"{str(path.with_suffix('.safetensors'))!r})"
     )
 
@@ -138,11 +145,24 @@ def _state_in(path: Path, found: Any) -> tuple[dict[str, Tensor], list[str]]:
         if held:
             also = f" (there is also {', '.join(map(repr, held[1:]))})" if held[1:] else ""
             return dict(found[held[0]]), [f"weights under {held[0]!r} in {path.name}{also}"]
-    got = f"keys {', '.join(map(repr, list(found)[:6]))}" if isinstance(found, Mapping) else type(found).__name__
     raise CheckpointError(
-        f"{path}: expected tensors by name, or such a dictionary under one of {', '.join(map(repr, KEYS))}, got {got}; "
-        "save model.state_dict()"
+        f"{path}: expected tensors by name, or such a dictionary under one of {', '.join(map(repr, KEYS))}, got "
+        f"{_got(found)}; save model.state_dict()"
     )
+
+
+def _got(found: Any) -> str:
+    """What a file holds instead of a state."""
+    if not isinstance(found, Mapping):
+        return f"list of {len(found)}" if isinstance(found, list) else type(found).__name__
+    inside = next((key for key in KEYS if key in found), None)
+    if inside is None:
+        return f"keys {', '.join(map(repr, list(found)[:6]))}"
+    value = found[inside]
+    if not isinstance(value, Mapping):
+        return f"a {type(value).__name__} under {inside!r}"
+    odd = [k for k, v in value.items() if not isinstance(v, Tensor)]
+    return f"{f'a {type(value[odd[0]]).__name__} as {odd[0]!r}' if odd else 'an empty dictionary'} under {inside!r}"
 
 
 def _is_state(value: Any) -> bool:
@@ -154,29 +174,28 @@ def _is_state(value: Any) -> bool:
     )
 
 
-def _without_prefix(state: dict[str, Tensor], own: Mapping[str, Any]) -> tuple[dict[str, Tensor], str]:
-    """The state with common prefixes taken away, where exactly that makes the names match."""
+def _without_prefix(
+    model: nn.Module, state: dict[str, Tensor], own: Mapping[str, Any]
+) -> tuple[dict[str, Tensor], str]:
+    """The state with common prefixes taken away, where exactly that makes it fit."""
     stripped, names = "", set(state)
-    while names != set(own):
-        prefix = next((p for p in PREFIXES if names and all(name.startswith(p) for name in names)), None)
+    while names and any(_odd_names(model, {name: state[stripped + name] for name in names}, own)):
+        prefix = next((p for p in PREFIXES if all(name.startswith(p) for name in names)), None)
         if prefix is None:
             return state, ""
         stripped, names = stripped + prefix, {name[len(prefix) :] for name in names}
     return {name[len(stripped) :]: value for name, value in state.items()}, stripped
 
 
-def _check_fit(path: Path, state: dict[str, Tensor], own: Mapping[str, Any]) -> None:
-    """Names and shapes are those of the model; names that share memory with one that is there may lack."""
-    missing = [k for k in own if k not in state]
-    present = {_place(own[k]) for k in own if k in state and isinstance(own[k], Tensor)}
-    missing = [k for k in missing if not (isinstance(own[k], Tensor) and own[k].numel() and _place(own[k]) in present)]
-    unexpected = [k for k in state if k not in own]
+def _misfit(model: nn.Module, state: Mapping[str, Any], own: Mapping[str, Any]) -> list[str]:
+    """What does not fit, in words; nothing where torch would load it strictly."""
+    missing, unexpected = _odd_names(model, state, own)
     shapes = [
         f"{k} is {tuple(v.shape)} in the file and {tuple(own[k].shape)} in the model"
         for k, v in state.items()
         if isinstance(v, Tensor) and isinstance(own.get(k), Tensor) and v.shape != own[k].shape
     ]
-    told = [
+    return [
         f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
         for what, names in (
             ("missing in the file", missing),
@@ -185,19 +204,69 @@ def _check_fit(path: Path, state: dict[str, Tensor], own: Mapping[str, Any]) -> 
         )
         if names
     ]
-    if told:
-        raise CheckpointError(
-            f"{path}: expected the weights of this model, got {', '.join(told)}; {_fix(path, own, state)}"
-        )
 
 
-def _fix(path: Path, own: Mapping[str, Any], state: Mapping[str, Any]) -> str:
+def _odd_names(model: nn.Module, state: Mapping[str, Any], own: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Names that lack, and names that are too many.
+
+    Names that share memory with one that is there may lack, and so may what modules fill in for older files.
+    """
+    missing, unexpected = [k for k in own if k not in state], [k for k in state if k not in own]
+    present = {_place(own[k]) for k in own if missing and k in state and isinstance(own[k], Tensor)}
+    missing = [k for k in missing if not (isinstance(own[k], Tensor) and own[k].numel() and _place(own[k]) in present)]
+    if missing and len(missing) < len(own):
+        lacking, left = _as_torch_sees_it(model, state)
+        if not lacking.intersection(missing) and not left:
+            return [], []
+    return missing, unexpected
+
+
+def _as_torch_sees_it(model: nn.Module, state: Mapping[str, Any]) -> tuple[set[str], set[str]]:
+    """Names that lack and names that are too many, after modules have translated older files; nothing is loaded.
+
+    Modules do that while loading, so a model of the same kind without memory loads a state without memory.
+    """
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            twin = copy.deepcopy(model).to("meta")
+            twin_state = {k: v.to("meta") if isinstance(v, Tensor) else v for k, v in state.items()}
+            told = twin.load_state_dict(twin_state, strict=False)
+    except Exception:  # cannot be copied, or shapes differ, which is told elsewhere
+        own = model.state_dict()
+        return {k for k in own if k not in state}, {k for k in state if k not in own}
+    return set(told.missing_keys), set(told.unexpected_keys)
+
+
+def _fix(path: Path, model: nn.Module, own: Mapping[str, Any], state: Mapping[str, Any]) -> str:
     if written_by_danskin(path):
         return f"danskin wrote this file and knows its model: danskin evaluate {path}"
     inner = {k.removeprefix("1.") for k in own if k.startswith("1.")}
     if inner and inner == set(state):
         return "they fit the second part of the model: load them in the factory, before normalisation is put in front"
+    prefix, extra = _hidden(model, own, state)
+    if prefix or extra:
+        told = [f"without their prefix {prefix!r}"] if prefix else []
+        told += [f"but for {len(extra)} more ({', '.join(extra[:3])}{', ...' if len(extra) > 3 else ''})"] * bool(extra)
+        return (
+            f"they would fit {', '.join(told)}: save {{k.removeprefix({prefix!r}): v for k, v in state.items() if "
+            f"k.removeprefix({prefix!r}) in model.state_dict()}}"
+        )
     return "give the name, options and number of classes that the weights were trained with"
+
+
+def _hidden(model: nn.Module, own: Mapping[str, Any], state: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """The prefix without which a part of the state fits the model, and the names that are too many then."""
+    first = next(iter(own), "")
+    prefixes = {name.removesuffix(first) for name in state if first and name.endswith(first)}
+    for prefix in sorted(prefixes, key=len):
+        if prefix and not prefix.endswith("."):
+            continue
+        part = {name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}
+        kept = {name: value for name, value in part.items() if name in own}
+        if kept and not _misfit(model, kept, own):
+            return prefix, [name for name in state if not (name.startswith(prefix) and name[len(prefix) :] in own)]
+    return "", []
 
 
 def written_by_danskin(path: Path) -> bool:
