@@ -15,6 +15,7 @@ from danskin.attacks import PGD
 from danskin.errors import CheckpointError, ConfigError, ModelError
 from danskin.foreign import check_model, open_model
 from danskin.foreign.graphs import open_exported
+from danskin.lipschitz.reading import read
 from danskin.minmax import Linf
 
 CPU = torch.device("cpu")
@@ -396,3 +397,17 @@ def test_files_hold_their_own_weights(program, tmp_path):
     (tmp_path / "net.keras").write_bytes(b"x")
     with pytest.raises(ConfigError, match="convert it to ONNX"):
         open_model(str(tmp_path / "net.keras"), device=CPU)
+
+
+def test_frozen_torchscript_from_python():
+    """Frozen modules have no training flag; they are handed in as any other."""
+    model = net()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        frozen = torch.jit.freeze(torch.jit.script(model))
+    y = model(X).argmax(1)
+    for given in (frozen, nn.Sequential(frozen)):
+        got, wanted = (PGD(Linf(0.05), steps=3)(m, X, y, seed=0) for m in (given, model))
+        torch.testing.assert_close(got.delta, wanted.delta)
+        torch.testing.assert_close(read(given, X)(X.double()).float(), model(X))
+    assert not hasattr(frozen, "training")

@@ -80,6 +80,7 @@ def read(model: Callable[[Tensor], Tensor], x: Tensor) -> Network:
 def _evaluating(model: Any) -> Iterator[None]:
     """Eval mode inside, every module's own mode after."""
     modules = list(model.modules()) if isinstance(model, nn.Module) else []
+    modules = [m for m in modules if hasattr(m, "training")]  # frozen TorchScript has lost the flag
     training = [m.training for m in modules]
     try:
         for m in modules:
