@@ -170,7 +170,7 @@ def test_half_a_line_of_metrics_is_cut(tmp_path):
     path = one.folder / "metrics.jsonl"
     whole = path.read_bytes()
     path.write_bytes(whole + b'{"event": "st')
-    again, _ = Record.open(one.folder)
+    again, _ = Record.open(one.folder, TrainConfig)
     assert path.read_bytes() == whole
     again.event({"event": "step", "step": 2})
     again.close()
@@ -182,7 +182,7 @@ def test_open_removes_what_a_kill_left_half_written(tmp_path):
     left = one.folder / "figures" / ".a.svg.123.tmp"
     left.parent.mkdir()
     left.write_bytes(b"half")
-    Record.open(one.folder)
+    Record.open(one.folder, TrainConfig)
     assert not left.exists()
     assert (one.folder / "config.yaml").is_file()
 

@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
+
+from danskin.cli import EXIT_INTERRUPTED, EXIT_MISSING
+
+
+class _Commands(TyperGroup):
+    """Ctrl-C and SIGTERM end every command alike: with a sentence, and exit code 130."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stopped:  # click would say "Aborted!" and end with 1
+            print(f"danskin: interrupted; {stopped or 'nothing that was finished is lost'}", file=sys.stderr)
+            raise typer.Exit(EXIT_INTERRUPTED) from None
+
 
 app = typer.Typer(
     name="danskin",
+    cls=_Commands,
     help="Min-max machine learning: adversarial attacks, adversarial training, robustness evaluation.",
     no_args_is_help=True,
     add_completion=False,
@@ -203,4 +220,4 @@ def doctor(as_json: Json = False) -> None:
     else:
         checkup.show(rows)
     if any(row["needed"] and not row["ok"] for row in rows):
-        raise typer.Exit(4)
+        raise typer.Exit(EXIT_MISSING)

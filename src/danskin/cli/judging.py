@@ -27,9 +27,12 @@ def evaluate(
     source: Path, overrides: list[str], only: str | None, device: str, out: Path | None, as_json: bool, quiet: bool
 ) -> None:
     """Judge models and print the table."""
-    config, split, models, _ = _open(source, overrides, device, only)
     from danskin.cli.progress import Progress, results_table
-    from danskin.files import write_json
+    from danskin.files import check_file, write_json
+
+    if out is not None:
+        check_file(out)
+    config, split, models, _ = _open(source, overrides, device, only)
     from danskin.run.train import evaluate_all
 
     with Progress(config.trainer.epochs, quiet) as progress:
@@ -59,12 +62,14 @@ def verdict(
 ) -> None:
     """A full verdict of one model, or of each model of a run; prints it and where the report is."""
     from danskin.cli.progress import JudgingProgress
+    from danskin.files import check_folder, read_json
     from danskin.run.asking import questions
     from danskin.run.runtime import Runtime
     from danskin.run.verdict import judge, place
 
     runtime = Runtime.start(device)
     try:
+        runtime.on_main(lambda: check_folder(out or Path("verdicts")))
         asked = questions(source, overrides, spec, weights, arguments, statistics, data, ball, settings, runtime.device)
         results = []
         for question in asked:
@@ -75,13 +80,14 @@ def verdict(
             if runtime.main:
                 _tell_fewer("--examples", question.n, len(question.data.y_test))
             with JudgingProgress(quiet or not runtime.main) as progress:
-                found = judge(question, folder, runtime, progress.event)
+                try:
+                    found = judge(question, folder, runtime, progress.event)
+                except KeyboardInterrupt:
+                    raise KeyboardInterrupt(f"go on with the same command; what was found is in {folder}") from None
             if found is None:
                 continue
             if as_json:
-                results.append(
-                    json.loads((folder / "verdict.json").read_text(encoding="utf-8")) | {"folder": str(folder)}
-                )
+                results.append(read_json(folder / "verdict.json") | {"folder": str(folder)})
             else:
                 typer.echo(f"{question.opened.name} on {question.data.name}, {question.ball}, {len(found.y)} examples")
                 if question.opened.note:
@@ -110,8 +116,11 @@ def attack(
     as_json: bool,
 ) -> None:
     """Attack test examples and say what came of it."""
+    from danskin.files import check_file, write_atomically
+
+    if out is not None:
+        check_file(out)
     config, split, models, _ = _open(source, overrides, device, only)
-    from danskin.files import write_atomically
     from danskin.run.evaluation import attack_examples
     from danskin.run.train import npz_bytes
 

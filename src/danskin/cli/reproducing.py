@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from danskin.cli import EXIT_CLAIM, EXIT_INTERRUPTED
+from danskin.cli import EXIT_CLAIM
 
 
 def reproduce(
@@ -39,9 +39,8 @@ def reproduce(
 
     try:
         result = run(plan, folder, jobs=jobs, resume=resume, quiet=quiet, say=say)
-    except KeyboardInterrupt:  # typer would end without a word
-        print(f"danskin: interrupted; go on with --resume --out {folder}", file=sys.stderr)
-        raise typer.Exit(EXIT_INTERRUPTED) from None
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"go on with --resume --out {folder}") from None
     outside = [claim["name"] for claim in result["claims"] if claim["outside"]]
     if as_json:
         typer.echo(json.dumps(result | {"run": str(folder)}))

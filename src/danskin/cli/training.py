@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -9,7 +10,6 @@ from typing import Any
 
 import typer
 
-from danskin.cli import EXIT_INTERRUPTED
 from danskin.errors import ConfigError
 
 
@@ -19,8 +19,9 @@ def train(
     """Start or go on with a run; print its table and the path of its report."""
     recipe, overrides = _split(words)
     from danskin.cli.progress import Progress, results_table
-    from danskin.run.config import load_config
-    from danskin.run.record import Record
+    from danskin.files import check_folder
+    from danskin.run.config import TrainConfig, load_config
+    from danskin.run.record import read_config
     from danskin.run.runtime import Runtime
     from danskin.run.train import train as run_training
 
@@ -30,34 +31,53 @@ def train(
                 "train: expected --resume alone, got it with a recipe, settings or --out; a run goes on as it began: "
                 "drop them, or start a new run"
             )
-        record, config = Record.open(resume)
+        config = read_config(resume, TrainConfig)
     else:
         config = load_config(recipe or "digits", overrides)
         if dry_run:
             _dry_run(config, as_json)
             return
+        check_folder(out or runs, "choose another with --out or --runs")
     runtime = Runtime.start(config.device, config.threads, config.deterministic)
-    try:
-        if resume is None:
-            folder = runtime.share(str(Record.create(config, runs, out).folder) if runtime.main else None)
-            record = Record(Path(folder))
+    with contextlib.ExitStack() as held:
+        held.callback(runtime.close)
+        record = _begun(config, resume, out, runs, runtime, held)
         with Progress(config.trainer.epochs, quiet or not runtime.main) as progress:
             try:
                 result = run_training(config, record, runtime, progress.event)
-            except KeyboardInterrupt:  # typer would end without a word
-                print(f"danskin: interrupted; go on with danskin train --resume {record.folder}", file=sys.stderr)
-                raise typer.Exit(EXIT_INTERRUPTED) from None
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt(f"go on with danskin train --resume {record.folder}") from None
         if not runtime.main:
             return
         path = _report(record.folder)
-    finally:
-        runtime.close()
     if as_json:
         typer.echo(json.dumps({"run": str(record.folder), "report": path, **result}))
     else:
         results_table(result)
         typer.echo(f"run:    {record.folder}")
         typer.echo(f"report: {path or 'not written'}")
+
+
+def _begun(
+    config: Any, resume: Path | None, out: Path | None, runs: Path, runtime: Any, held: contextlib.ExitStack
+) -> Any:
+    """The record of the run, new or as it was left; its folder is this run's alone until `held` ends."""
+    from danskin.run.config import TrainConfig
+    from danskin.run.lock import locked
+    from danskin.run.record import Record
+
+    def begin() -> Path:
+        if resume is not None:
+            held.enter_context(locked(resume))
+            return Record.open(resume, TrainConfig)[0].folder
+        if out is not None:
+            held.enter_context(locked(out))
+            return Record.create(config, runs, out).folder
+        folder = Record.create(config, runs).folder
+        held.enter_context(locked(folder))
+        return folder
+
+    return Record(Path(runtime.share(runtime.on_main(begin))))
 
 
 def _split(words: list[str]) -> tuple[str | None, list[str]]:

@@ -119,6 +119,9 @@ def read_image(file: Path) -> np.ndarray:
                 raise InputError(f"{file}: expected 8 bits per channel, got mode {opened.mode}; convert it to 8 bits")
             mode = "L" if opened.mode in ("1", "L") else "RGB"
             pixels = np.asarray(opened if opened.mode == mode else opened.convert(mode))
+    except image.DecompressionBombError as error:
+        told = str(error).split(",")[0]
+        raise InputError(f"{file}: expected an image, got one too large to hold ({told}); make it smaller") from error
     except (OSError, SyntaxError, EOFError) as error:
         got = f"{file.stat().st_size} bytes that cannot be decoded ({error})"
         raise broken(file, "a complete image", got) from error

@@ -13,7 +13,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from danskin.errors import ConfigError
-from danskin.recipes.rows import FOLDERS, SCALES, read_yaml
+from danskin.recipes.rows import FOLDERS, SCALES
+from danskin.run.recipe import read_mapping
 
 Key = tuple[str, str, str, str]
 Measured = Mapping[Key, Mapping[str, Any]]
@@ -70,7 +71,7 @@ class Claims:
     @staticmethod
     def of(row: str) -> Claims:
         """The claims of a row."""
-        return Claims.read(read_yaml(FOLDERS[row] / "claims.yaml"))
+        return Claims.read(read_mapping(FOLDERS[row] / "claims.yaml"))
 
     @staticmethod
     def read(node: Mapping[str, Any]) -> Claims:

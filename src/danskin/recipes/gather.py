@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import danskin
+from danskin.files import read_json
 from danskin.recipes.claims import Claims
 from danskin.recipes.judge import read_cells
 from danskin.recipes.rows import Plan
@@ -45,7 +45,7 @@ def measured(plan: Plan, out: Path) -> dict[Key, dict[str, Any]]:
             if plan.per_class:
                 worst = min((h / n, h, n) for h, n in cell["per_class"] if n)
                 add((case, cell["method"], f"{cell['column']}, worst class", cell["weights"]), "share", worst[0])
-        models = json.loads((folder / "result.json").read_text(encoding="utf-8"))["models"]
+        models = read_json(folder / "result.json", ("models",))["models"]
         for method, row in models.items():
             seconds = statistics.median(epoch["seconds"] for epoch in row["history"])
             add((case, method, "seconds per epoch", "-"), "seconds", seconds)
@@ -70,7 +70,7 @@ def gathered(plan: Plan, out: Path, cost: dict[str, Any]) -> dict[str, Any]:
         where = {"case": case, "method": method, "column": column, "weights": weights}
         rows.append(where | found | {"published": claims.published_of(key)})
     first = run_folder(out, *plan.tasks()[0])
-    run = json.loads((first / "result.json").read_text(encoding="utf-8"))
+    run = read_json(first / "result.json", ("data",))
     return {
         "danskin": danskin.__version__,
         "row": plan.row,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from danskin.attacks.outcomes import outcomes
 from danskin.data import to_float
 from danskin.evaluation.suites import suite_of
+from danskin.files import append_line, open_to_append, read_lines
 from danskin.metrics import Average, PerClass, gradient_misalignment
 from danskin.recipes.rows import Column
 from danskin.run import checkpoint
@@ -27,21 +27,8 @@ FILE = "cells.jsonl"
 
 def read_cells(folder: Path) -> list[Cell]:
     """The cells of a run; a line that a kill left half-written is not one."""
-    path, cells = folder / FILE, []
-    if path.is_file():
-        for line in path.read_bytes().split(b"\n")[:-1]:
-            cells.append(json.loads(line))
-    return cells
-
-
-def _open_for_append(path: Path) -> Any:
-    """The file, without a line that a kill left half-written."""
-    content = path.read_bytes() if path.is_file() else b""
-    whole = content[: content.rfind(b"\n") + 1]
-    if whole != content:
-        with open(path, "r+b") as stream:
-            stream.truncate(len(whole))
-    return open(path, "a", encoding="utf-8")
+    path = folder / FILE
+    return read_lines(path, ("method", "weights", "column")) if path.is_file() else []
 
 
 def judge(
@@ -70,7 +57,7 @@ def judge(
     rows = (record.result() or {}).get("models", {})
     loaded: tuple[str, str] | None = None
     model: nn.Module = nn.Identity()
-    with _open_for_append(record.folder / FILE) as stream:
+    with open_to_append(record.folder / FILE) as stream:
         for method, which, column in wanted:
             twin = known.get((method, "best", column.name))
             row = rows.get(method, {})
@@ -86,8 +73,7 @@ def judge(
                 cell = {"method": method, "weights": which, "column": column.name}
                 cell |= look(model.eval(), *split.test, column, config, classes)
             known[method, which, column.name] = cell
-            stream.write(json.dumps(cell) + "\n")
-            stream.flush()
+            append_line(stream, record.folder / FILE, cell)
 
 
 def look(model: nn.Module, x: Tensor, y: Tensor, column: Column, config: TrainConfig, classes: int) -> Cell:

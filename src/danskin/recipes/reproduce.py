@@ -6,7 +6,6 @@ figures/ and report.html. Everything but the seeds is made anew from them each t
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,15 +13,17 @@ from typing import Any
 
 from danskin.data import load
 from danskin.errors import ConfigError, MissingError
-from danskin.files import write_json, write_text
+from danskin.files import check_folder, read_json, write_json, write_text
 from danskin.recipes.cost import costs
 from danskin.recipes.gather import gathered
 from danskin.recipes.page import write_page_of
 from danskin.recipes.rows import Plan
 from danskin.recipes.work import default_jobs, tasks_of, work
 from danskin.report.tables import markdown
+from danskin.run import lock
 from danskin.run.config import TrainConfig
-from danskin.run.recipe import parse_yaml, to_yaml
+from danskin.run.lock import locked
+from danskin.run.recipe import parse_yaml, read_mapping, to_yaml
 from danskin.run.schema import build, plain
 
 
@@ -57,7 +58,12 @@ def reproduce(
     _check_folder(plan, out, resume)
     for config in plan.cases.values():
         load(config.data.name, config.data.folder, download=config.data.download)  # before anything is written
-    out.mkdir(parents=True, exist_ok=True)
+    with locked(out):
+        return _reproduced(plan, out, jobs, quiet, say)
+
+
+def _reproduced(plan: Plan, out: Path, jobs: int | None, quiet: bool, say: Callable[[str], None]) -> dict[str, Any]:
+    """Everything that is written."""
     write_text(out / "plan.yaml", to_yaml(plan.to_plain()))
     tasks = tasks_of(plan, out, quiet)
     left, jobs = sum(not t.finished for t in tasks), jobs or default_jobs(plan)
@@ -75,9 +81,10 @@ def reproduce(
 
 
 def _check_folder(plan: Plan, out: Path, resume: bool) -> None:
+    check_folder(out)
     path = out / "plan.yaml"
     if not resume:
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        if out.exists() and (not out.is_dir() or any(p.name != lock.NAME for p in out.iterdir())):
             raise ConfigError(
                 f"{out}: expected a new or empty folder, got one with content; choose another --out, or go on with "
                 "--resume"
@@ -85,7 +92,7 @@ def _check_folder(plan: Plan, out: Path, resume: bool) -> None:
         return
     if not path.is_file():
         return
-    known = _as_of_now(parse_yaml(path.read_text(encoding="utf-8"), str(path)))
+    known = _as_of_now(read_mapping(path))
     asked = parse_yaml(to_yaml(plan.to_plain()), "the plan")
     for key in asked.keys() | known.keys():
         if key != "seeds" and asked.get(key) != known.get(key):
@@ -108,5 +115,4 @@ def _costs(plan: Plan, out: Path) -> dict[str, dict[str, float]]:
     path = out / "cost.json"
     if not path.is_file():
         write_json(path, costs(plan))
-    found: dict[str, dict[str, float]] = json.loads(path.read_text(encoding="utf-8"))
-    return found
+    return read_json(path)

@@ -14,7 +14,7 @@ from typing import Any
 from danskin.attacks import ATTACKS, Attack
 from danskin.errors import ConfigError, suggest
 from danskin.run.config import TrainConfig, config_of
-from danskin.run.recipe import parse_yaml
+from danskin.run.recipe import read_mapping
 from danskin.run.schema import build, plain
 
 #: Folders of the rows that can be reproduced, by the row's id.
@@ -143,14 +143,6 @@ def merged(base: Any, over: Any) -> Any:
     return {k: merged(base[k], over[k]) if k in base and k in over else value for k, value in both.items()}
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML mapping."""
-    node = parse_yaml(path.read_text(encoding="utf-8"), str(path))
-    if not isinstance(node, dict):
-        raise ConfigError(f"{path}: expected a mapping of keys and values, got {type(node).__name__}; write key: value")
-    return node
-
-
 def plan_of(name: str, scale: str = "smoke", seeds: int | None = None) -> Plan:
     """The plan of a row at a scale.
 
@@ -167,7 +159,7 @@ def plan_of(name: str, scale: str = "smoke", seeds: int | None = None) -> Plan:
         raise ConfigError(f"--scale: expected one of {', '.join(SCALES)}, got {scale!r}; {suggest(scale, SCALES)}")
     if seeds is not None and seeds < 1:
         raise ConfigError(f"--seeds: expected at least 1, got {seeds}; leave it out for the recipe's own number")
-    node = read_yaml(FOLDERS[row] / "recipe.yaml")
+    node = read_mapping(FOLDERS[row] / "recipe.yaml")
     part = node["scales"][scale]
     return _resolved(row, scale, node, part, seeds)
 

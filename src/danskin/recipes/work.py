@@ -5,14 +5,11 @@ A seed that is finished is left alone, one that was interrupted goes on where it
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
 import multiprocessing.connection
 import os
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +21,8 @@ from danskin.errors import DanskinError
 from danskin.recipes.judge import judge, read_cells
 from danskin.recipes.rows import Column, Plan
 from danskin.run.config import TrainConfig
+from danskin.run.interrupts import term_as_interrupt
+from danskin.run.lock import locked
 from danskin.run.record import Record
 from danskin.run.runtime import Runtime
 from danskin.run.train import train
@@ -105,8 +104,9 @@ def do(task: Task, parent: int | None = None) -> None:
 
     runtime = Runtime.start(config.device, config.threads, config.deterministic)
     try:
-        train(config, opened(task), runtime, listen)
-        judge(config, task.columns, task.weights, Record(task.folder), runtime.device, listen)
+        with locked(task.folder):
+            train(config, opened(task), runtime, listen)
+            judge(config, task.columns, task.weights, Record(task.folder), runtime.device, listen)
     finally:
         runtime.close()
 
@@ -118,7 +118,7 @@ def opened(task: Task) -> Record:
         ConfigError: it holds a run of another config.
     """
     if (task.folder / "config.yaml").is_file():
-        record, known = Record.open(task.folder)
+        record, known = Record.open(task.folder, TrainConfig)
         if known != task.config:
             raise errors.ConfigError(
                 f"{task.folder}: expected a run of this very config, got one of another; choose another --out"
@@ -159,30 +159,14 @@ def _worker(task: Task, parent: int, sender: Any) -> None:
     if hasattr(os, "setsid"):
         os.setsid()  # Ctrl-C reaches the parent alone, which asks once: asked twice, a run breaks off without saving
     try:
-        do(task, parent)
+        with term_as_interrupt():
+            do(task, parent)
     except KeyboardInterrupt:
         sys.exit(errors_code("KeyboardInterrupt"))
     except DanskinError as error:
         kind = next((k for k in _KINDS if type(error).__name__ == k), "ModelError")
         sender.send((kind, f"{task.label}: {error}"))
         sys.exit(1)
-
-
-@contextlib.contextmanager
-def _term_as_interrupt() -> Iterator[None]:
-    """SIGTERM ends as Ctrl-C does: the runs are asked to save, and waited for."""
-
-    def interrupt(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    old = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, old)
 
 
 class _Pool:
@@ -195,7 +179,7 @@ class _Pool:
 
     def run(self) -> None:
         """Until all are done, one failed, or the user stops."""
-        with _term_as_interrupt():
+        with term_as_interrupt():
             try:
                 while self.waiting or self.running:
                     while self.waiting and len(self.running) < self.jobs:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from danskin.errors import MissingError
-from danskin.files import write_text
+from danskin.files import make_folder, write_text
 from danskin.report.drawing import MODEL_COLORS, NORMS, Drawn
 
 
@@ -155,7 +155,7 @@ def check_installed() -> None:
 
 def write_page(template: str, run: Run, drawn: Iterable[Drawn], context: Mapping[str, Any]) -> Path:
     """Write figures/*.svg and report.html in the folder of `run`; the path of the page."""
-    (run.folder / "figures").mkdir(exist_ok=True)
+    make_folder(run.folder / "figures", "see who owns the folder of the run")
     for figure in drawn:
         write_text(run.folder / "figures" / f"{figure.name}.svg", figure.svg)
     path = run.folder / "report.html"

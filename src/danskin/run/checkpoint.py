@@ -63,7 +63,7 @@ def load_weights(path: Path, model: nn.Module) -> None:
         raise MissingError(f"{path}: expected weights, got nothing there", "give the path of a .safetensors file")
     try:
         model.load_state_dict(load_file(path))
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"{path}: expected safetensors, got a file that does not read ({error}); fetch or export it again"
         ) from error

@@ -41,6 +41,8 @@ class DataConfig:
             as most released code does, which flatters the figures.
         train: use the first so many training examples only.
         test: use the first so many test examples only.
+        labels: "classes" 0..C-1, with a logit each; or "signs": two classes are -1 and +1, and a model has one output.
+            Losses and attacks then take loss "logistic", "hinge" or "squared".
     """
 
     name: str = "digits"
@@ -49,6 +51,7 @@ class DataConfig:
     validation: int | Literal["test"] = 200
     train: int | None = None
     test: int | None = None
+    labels: Literal["classes", "signs"] = "classes"
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from danskin.errors import ConfigError, DanskinWarning, MissingError
+from danskin.errors import CheckpointError, ConfigError, DanskinWarning, MissingError
 from danskin.evaluation.examples import Chunk
 from danskin.evaluation.identity import Identity
 from danskin.evaluation.journal import ROBUST
-from danskin.files import write_json
+from danskin.files import make_folder, open_to_append, read_json, read_lines, write_json
 from danskin.minmax import Cost
 
+_BROKE = {"broken", "by", "shape", "dtype", "offset"}
+_PASSED = {"chunk", "digest", "stage", "passed", "cost"}
 _TOLD = ("torch", "python")  # kept for the record; another version may go on
 _MODEL = ("model", "computed")  # compared by what they say, not word by word
 
@@ -58,21 +60,16 @@ class DiskJournal:
             ConfigError: the folder is about another question.
             MissingError: it cannot be written.
         """
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise MissingError(
-                f"{self.folder}: expected to make the journal's folder, got {error}", "use another"
-            ) from error
+        make_folder(self.folder, what="the journal's folder")
         path = self.folder / "question.json"
-        old = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        old = read_json(path) if path.is_file() else None
         known = old is None or self._goes_on(old, question)
         if self.rank == 0 and not (known and old is not None and "computed" in old):
             write_json(path, question)
         for file in sorted(self.folder.glob("outcomes-*.jsonl")) if known else ():
             self._read(file, int(file.stem.split("-")[1]))
-        self._lines = open(self._own("outcomes", "jsonl"), "a", encoding="utf-8")
-        self._points = open(self._own("points", "bin"), "ab")
+        self._lines = open_to_append(self._own("outcomes", "jsonl"))
+        self._points = open_to_append(self._own("points", "bin"), "ab")
 
     def _goes_on(self, old: dict[str, Any], question: dict[str, Any]) -> bool:
         """Whether what is there may be taken over; raises where it is about another question."""
@@ -116,14 +113,13 @@ class DiskJournal:
         return moved
 
     def _read(self, file: Path, rank: int) -> None:
-        content = file.read_bytes()
-        whole = content[: content.rfind(b"\n") + 1]
-        if rank == self.rank and whole != content:  # torn by a kill
-            with open(file, "r+b") as stream:
-                stream.truncate(len(whole))
         counts = rank == self.rank or (self.rank == 0 and rank >= self.world)
-        for line in whole.splitlines():
-            note = json.loads(line)
+        for number, note in enumerate(read_lines(file), 1):
+            if not (_BROKE <= note.keys() or _PASSED <= note.keys()):
+                raise CheckpointError(
+                    f"{file}: expected in line {number} what the journal writes, got {str(note)[:60]}; it is another "
+                    "file: delete the folder and ask again"
+                )
             if "by" in note:
                 self._note(note, rank)
                 continue
@@ -196,7 +192,8 @@ class DiskJournal:
         """Close the files."""
         for stream in (self._lines, self._points):
             if stream is not None:
-                stream.close()
+                with contextlib.suppress(OSError):  # of a full disk; `_writing` has told
+                    stream.close()
 
     def _line(self, note: dict[str, Any]) -> None:
         self._lines.write(json.dumps(note, separators=(",", ":")) + "\n")

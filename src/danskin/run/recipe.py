@@ -54,6 +54,36 @@ def parse_yaml(text: str, source: str) -> Any:
         raise ConfigError(f"{source}: expected YAML, got a text that does not parse ({detail}); correct it") from error
 
 
+def parse_mapping(text: str, source: str) -> dict[str, Any]:
+    """YAML 1.2 to plain data, which must be a mapping.
+
+    Raises:
+        ConfigError: not YAML, or something else than a mapping.
+    """
+    node = parse_yaml(text, source)
+    if not isinstance(node, dict):
+        raise ConfigError(
+            f"{source}: expected a mapping of keys and values, got {type(node).__name__}; write key: value"
+        )
+    return node
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file.
+
+    Raises:
+        MissingError: there is none, or it may not be read.
+        ConfigError: not YAML in UTF-8, or something else than a mapping.
+    """
+    try:
+        text = path.read_bytes().decode()
+    except OSError as error:
+        raise MissingError(f"{path}: expected a YAML file, got {error.strerror or error}", "check the path") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: expected YAML in UTF-8, got other bytes ({error}); give a recipe") from error
+    return parse_mapping(text, str(path))
+
+
 def read_recipe(source: str | Path) -> dict[str, Any]:
     """A recipe as plain data: a path, or the name of one that danskin ships.
 
@@ -69,14 +99,7 @@ def read_recipe(source: str | Path) -> dict[str, Any]:
             f"recipe: expected a file or one of {', '.join(sorted(RECIPES))}, got {str(source)!r}",
             suggest(str(source), RECIPES),
         )
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: expected YAML in UTF-8, got other bytes ({error}); give a recipe") from error
-    node = parse_yaml(text, str(path))
-    if not isinstance(node, dict):
-        raise ConfigError(f"{path}: expected a mapping of keys and values, got {type(node).__name__}; write key: value")
-    return {"name": path.stem} | node
+    return {"name": path.stem} | read_mapping(path)
 
 
 def override(node: dict[str, Any], assignments: typing.Iterable[str]) -> dict[str, Any]:

@@ -5,23 +5,39 @@ from __future__ import annotations
 import contextlib
 import datetime
 import hashlib
-import json
 import os
 import platform
 import subprocess
 import sys
+import warnings
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
 
 import danskin
-from danskin.errors import ConfigError, MissingError
-from danskin.files import write_json, write_text
-from danskin.run.config import TrainConfig
-from danskin.run.recipe import parse_yaml, to_yaml
+from danskin.errors import CheckpointError, ConfigError, DanskinWarning, MissingError
+from danskin.files import append_line, cut_torn_line, make_folder, open_to_append, read_json, write_json, write_text
+from danskin.run import lock
+from danskin.run.recipe import override, parse_mapping, read_mapping, to_yaml
 from danskin.run.schema import build
+
+
+class RunConfig(Protocol):
+    """The config of one kind of run: a frozen dataclass."""
+
+    #: The command that makes such runs.
+    kind: ClassVar[str]
+
+    @property
+    def name(self) -> str:
+        """Of the recipe."""
+        ...
+
+
+Config = TypeVar("Config", bound=RunConfig)
 
 
 def now() -> str:
@@ -42,50 +58,47 @@ class Record:
         self._metrics: Any = None
 
     @staticmethod
-    def create(config: TrainConfig, root: Path, out: Path | None = None) -> Record:
+    def create(config: RunConfig, root: Path, out: Path | None = None) -> Record:
         """A new folder runs/<recipe>/<UTC time>-<6 hex digits of the config>, or `out`.
 
         Raises:
             ConfigError: `out` exists and is not empty.
+            MissingError: it cannot be made or written.
         """
         text = to_yaml(config)
         if out is None:
-            stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
-            base = root / config.name / f"{stamp}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
-            out = next(p for i in range(1000) if not (p := Path(f"{base}{f'-{i}' if i else ''}")).exists())
-        elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+            out = _new_folder(root / config.name, hashlib.sha256(text.encode()).hexdigest()[:6])
+        elif out.exists() and (not out.is_dir() or any(p.name != lock.NAME for p in out.iterdir())):
             raise ConfigError(
                 f"{out}: expected a new or empty folder, got one with content; choose another, or go on with "
-                f"danskin train --resume {out}"
+                f"danskin {config.kind} --resume {out}"
             )
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise MissingError(
-                f"{out}: expected to make the folder of the run, got {error}", "choose another with --out or --runs"
-            ) from error
+        make_folder(out, _ELSEWHERE)
         record = Record(out)
-        write_text(out / "config.yaml", text)
+        write_text(out / "config.yaml", f"kind: {config.kind}\n{text}")
         write_text(out / "command.txt", " ".join(sys.argv) + "\n")
         write_json(out / "environment.json", environment())
         record.status("running", "started")
         return record
 
     @staticmethod
-    def open(folder: Path) -> tuple[Record, TrainConfig]:
-        """An existing run and its config.
+    def open(folder: Path, kind: type[Config]) -> tuple[Record, Config]:
+        """An existing run and its config; what a kill left half-written in it is taken away.
 
         Raises:
             MissingError: there is no run in this folder.
+            ConfigError: it is of another kind.
         """
-        path = folder / "config.yaml"
-        if not path.is_file():
-            raise MissingError(f"{folder}: expected the folder of a run, got no config.yaml there", "ls runs/*")
-        record = Record(folder)
-        record._mend_metrics()
-        for left in folder.rglob(".*.tmp"):  # by a kill in the middle of a write
-            left.unlink(missing_ok=True)
-        return record, build(TrainConfig, parse_yaml(path.read_text(encoding="utf-8"), str(path)))
+        config, record = read_config(folder, kind), Record(folder)
+        try:
+            cut_torn_line(folder / "metrics.jsonl")
+            for left in folder.rglob(".*.tmp"):
+                left.unlink(missing_ok=True)
+        except OSError as error:
+            raise MissingError(
+                f"{folder}: expected to write in the run's folder, got {error}", "see who owns it"
+            ) from error
+        return record, config
 
     def checkpoints(self, label: str) -> Path:
         """The folder of a model's checkpoints."""
@@ -94,41 +107,21 @@ class Record:
     def status(self, state: str, message: str) -> None:
         """Say where the run stands: running, finished, failed or interrupted."""
         path = self.folder / "status.json"
-        old = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        old = _read_or_none(path) or {}
         ended = None if state == "running" else now()
         started = old.get("started", now())
         write_json(path, {"state": state, "message": message, "started": started, "ended": ended, "pid": os.getpid()})
 
     def result(self) -> dict[str, Any] | None:
-        """What a finished run found; None before."""
-        status, result = self.folder / "status.json", self.folder / "result.json"
-        if not (status.is_file() and result.is_file()):
-            return None
-        finished = json.loads(status.read_text(encoding="utf-8"))["state"] == "finished"
-        return json.loads(result.read_text(encoding="utf-8")) if finished else None
+        """What a finished run found; None before, or where the files that say so cannot be read: it is judged again."""
+        status, result = (_read_or_none(self.folder / name) for name in ("status.json", "result.json"))
+        return result if (status or {}).get("state") == "finished" else None
 
     def event(self, event: dict[str, Any]) -> None:
         """Append one line to metrics.jsonl."""
         if self._metrics is None:
-            self._metrics = open(self.folder / "metrics.jsonl", "a", encoding="utf-8")
-        try:
-            self._metrics.write(json.dumps(event) + "\n")
-            self._metrics.flush()
-        except OSError as error:
-            raise MissingError(
-                f"{self.folder / 'metrics.jsonl'}: expected to append a line, got {error}",
-                "free some space, then go on with --resume",
-            ) from error
-
-    def _mend_metrics(self) -> None:
-        """Cut a line that a kill left half-written; it will be written again."""
-        path = self.folder / "metrics.jsonl"
-        if path.is_file():
-            content = path.read_bytes()
-            whole = content[: content.rfind(b"\n") + 1]
-            if whole != content:
-                with open(path, "r+b") as stream:
-                    stream.truncate(len(whole))
+            self._metrics = open_to_append(self.folder / "metrics.jsonl")
+        append_line(self._metrics, self.folder / "metrics.jsonl", event)
 
     def close(self) -> None:
         """Close the metrics file."""
@@ -136,6 +129,60 @@ class Record:
         if metrics is not None:
             with contextlib.suppress(OSError):  # of a full disk; `event` has told
                 metrics.close()
+
+
+_ELSEWHERE = "choose another with --out or --runs"
+
+
+def read_config(folder: Path, kind: type[Config], overrides: Iterable[str] = ()) -> Config:
+    """The config of the run in a folder, with settings laid over it.
+
+    Raises:
+        MissingError: there is no run in this folder.
+        ConfigError: it is of another kind, or its config cannot be read.
+    """
+    path = folder / "config.yaml"
+    if not path.is_file():
+        raise MissingError(f"{folder}: expected the folder of a run, got no config.yaml there", "ls runs/*")
+    return _config(read_mapping(path), kind, str(folder), overrides)
+
+
+def config_in(text: str, kind: type[Config], source: str, overrides: Iterable[str] = ()) -> Config:
+    """The same of a config that is kept as text in another file."""
+    return _config(parse_mapping(text, source), kind, source, overrides)
+
+
+def _config(node: dict[str, Any], kind: type[Config], source: str, overrides: Iterable[str]) -> Config:
+    found = node.pop("kind", kind.kind)
+    if found != kind.kind:
+        raise ConfigError(
+            f"{source}: expected a run of danskin {kind.kind}, got one of danskin {found}; use that command"
+        )
+    config: Config = build(kind, override(node, overrides))
+    return config
+
+
+def _new_folder(parent: Path, suffix: str) -> Path:
+    """A folder named by the time that no other process has."""
+    make_folder(parent, _ELSEWHERE)
+    stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
+    for i in range(1000):
+        folder = parent / f"{stamp}-{suffix}{f'-{i}' if i else ''}"
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir()
+            return folder
+    raise MissingError(f"{parent}: expected a free name for the run, got a thousand of this second", _ELSEWHERE)
+
+
+def _read_or_none(path: Path) -> dict[str, Any] | None:
+    """The mapping in a file that can be made anew; None, with a warning, where it cannot be read."""
+    if not path.exists():
+        return None
+    try:
+        return read_json(path)
+    except (CheckpointError, MissingError) as error:
+        warnings.warn(f"{error} (it is made anew)", DanskinWarning, stacklevel=3)
+        return None
 
 
 def environment() -> dict[str, Any]:

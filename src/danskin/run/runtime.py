@@ -8,13 +8,15 @@ import inspect
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from danskin.errors import InputError
+from danskin.errors import DanskinError, InputError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,19 @@ class Runtime:
         box = [value]
         dist.broadcast_object_list(box, src=0, device=self.device)
         return box[0]
+
+    def on_main(self, act: Callable[[], T]) -> T | None:
+        """What `act` returns, on the main process, which alone does it; an error of danskin is raised in all."""
+        value, error = None, None
+        if self.main:
+            try:
+                value = act()
+            except DanskinError as raised:
+                error = raised
+        error = self.share(error)
+        if error is not None:
+            raise error
+        return value
 
     def gather(self, value: Any) -> list[Any]:
         """The values of all processes on the main one, in the order of their ranks; [] elsewhere."""

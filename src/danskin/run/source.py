@@ -10,9 +10,7 @@ from torch import nn
 from danskin.errors import CheckpointError, MissingError
 from danskin.run import checkpoint
 from danskin.run.config import TrainConfig
-from danskin.run.recipe import override, parse_yaml
-from danskin.run.record import Record
-from danskin.run.schema import build
+from danskin.run.record import Record, config_in, read_config
 from danskin.run.train import Split, load_models, load_split, new_model
 
 
@@ -26,14 +24,9 @@ def open_source(
         CheckpointError: a weights file without danskin's card, or of another architecture.
     """
     if source.is_dir():
-        path = source / "config.yaml"
-        if not path.is_file():
-            raise MissingError(f"{source}: expected the folder of a run, got no config.yaml there", "ls runs/*")
-        text, record = path.read_text(encoding="utf-8"), Record(source)
+        config, record = read_config(source, TrainConfig, overrides), Record(source)
     else:
-        text, record = _card(source)["config"], None
-    node = parse_yaml(text, str(source))
-    config = build(TrainConfig, override(node, overrides) if isinstance(node, dict) else node)
+        config, record = config_in(_card(source)["config"], TrainConfig, str(source), overrides), None
     split = load_split(config.data, config.seed, device)
     if record is not None:
         return config, split, load_models(record, config, split.data, device)
@@ -50,7 +43,7 @@ def _card(path: Path) -> dict[str, str]:
     try:
         with safe_open(path, framework="pt") as file:
             card = file.metadata() or {}
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: expected safetensors, got a file that does not read ({error})") from error
     if "config" not in card:
         raise CheckpointError(

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import signal
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,18 +17,19 @@ import danskin
 from danskin.attacks import PGD, Attack
 from danskin.data import Dataset
 from danskin.data import load as load_data
-from danskin.errors import CheckpointError
-from danskin.files import write_atomically, write_json
+from danskin.errors import CheckpointError, ConfigError
+from danskin.files import make_folder, write_atomically, write_json
 from danskin.losses import labelled_loss
 from danskin.models import build as build_model
 from danskin.models import describe
 from danskin.run import checkpoint
 from danskin.run.config import DataConfig, TrainConfig
 from danskin.run.evaluation import default_attacks, evaluate_model, picture_grid
-from danskin.run.recipe import parse_yaml, to_yaml
-from danskin.run.record import Record, environment
+from danskin.run.interrupts import stop_between_steps
+from danskin.run.recipe import to_yaml
+from danskin.run.record import Record, config_in, environment
 from danskin.run.runtime import Runtime
-from danskin.run.schema import build, plain
+from danskin.run.schema import plain
 from danskin.training import Hooks, TrainingState
 
 Listener = Callable[[dict[str, Any]], None]
@@ -56,17 +55,19 @@ def load_split(config: DataConfig, seed: int, device: torch.device) -> Split:
     else:
         rest, x_val, y_val = data.split(config.validation, seed)
     pairs = ((rest.x_train, rest.y_train), (x_val, y_val), (data.x_test, data.y_test))
-    train, validation, test = ((x.to(device), y.to(device)) for x, y in pairs)
+    if config.labels == "signs" and len(data.classes) != 2:
+        raise ConfigError(f"data.labels: expected two classes for signs, got {len(data.classes)}; leave it out")
+    signs = config.labels == "signs"
+    train, validation, test = ((x.to(device), (2 * y - 1 if signs else y).to(device)) for x, y in pairs)
     return Split(data, train, validation, test)
 
 
 def new_model(config: TrainConfig, data: Dataset, device: torch.device) -> nn.Module:
     """The config's model with weights drawn from its seed; the global random state is left alone."""
+    outputs = 1 if config.data.labels == "signs" else len(data.classes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        model = build_model(
-            config.model.name, input_shape=data.image_shape, classes=len(data.classes), **config.model.options
-        )
+        model = build_model(config.model.name, input_shape=data.image_shape, classes=outputs, **config.model.options)
     return model.to(device)
 
 
@@ -128,7 +129,7 @@ def _train_one(
     config: TrainConfig, label: str, split: Split, record: Record, runtime: Runtime, listen: Listener
 ) -> tuple[nn.Module, dict[str, Any]]:
     folder = record.checkpoints(label)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     model, last = new_model(config, split.data, runtime.device), folder / "last.pt"
     if config.model.weights is not None and not last.exists():
         checkpoint.load_weights(Path(config.model.weights).expanduser(), model)
@@ -176,34 +177,13 @@ def _train_one(
     return state.weights, row
 
 
-@contextlib.contextmanager
-def stop_between_steps() -> Iterator[Callable[[], bool]]:
-    """The first Ctrl-C (or SIGTERM) is remembered until the step is done; a second one breaks off at once."""
-    asked = threading.Event()
-
-    def remember(number: int, frame: Any) -> None:
-        if asked.is_set():
-            raise KeyboardInterrupt
-        asked.set()
-
-    if threading.current_thread() is not threading.main_thread():
-        yield asked.is_set
-        return
-    old = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield asked.is_set
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
-
-
 def _check_same(saved: dict[str, Any], config: TrainConfig, path: Path) -> None:
     if not isinstance(saved.get("state"), dict) or "config" not in saved:
         raise CheckpointError(
             f"{path}: expected a checkpoint of danskin train, got a file with {', '.join(map(str, saved))[:80]!r}; "
             "delete it and start again"
         )
-    if build(TrainConfig, parse_yaml(saved["config"], str(path))) != config:
+    if config_in(saved["config"], TrainConfig, str(path)) != config:
         raise CheckpointError(
             f"{path}: expected a checkpoint of this very config, got one of another; resume without changing settings, "
             "or start a new run"

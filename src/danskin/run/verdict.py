@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shlex
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,20 +21,21 @@ from danskin.attacks.asking import Precision
 from danskin.attacks.attack import Ball
 from danskin.attacks.guard import as_found, device_of
 from danskin.data import Dataset, to_float
-from danskin.errors import ConfigError, InputError, ModelError
+from danskin.errors import ConfigError, InputError, MissingError, ModelError
 from danskin.evaluation import Form, Verdict, evaluate, fastest
 from danskin.evaluation.certify import CertifyMethod, certify
 from danskin.evaluation.curve import robustness_curve
 from danskin.evaluation.fingerprint import examples_hash
 from danskin.evaluation.identity import Identity, Relation, identify
 from danskin.evaluation.masking import Flag
-from danskin.files import write_atomically, write_json, write_text
+from danskin.files import read_json, write_atomically, write_json, write_text
 from danskin.foreign import Opened
 from danskin.losses import predict
 from danskin.minmax.reading import read_ball
 from danskin.report.verdict import write_verdict_report
 from danskin.run.card import card
 from danskin.run.journal import DiskJournal
+from danskin.run.lock import locked
 from danskin.run.record import environment, now
 from danskin.run.runtime import Runtime
 from danskin.run.train import npz_bytes
@@ -114,12 +116,18 @@ def judge(question: Question, folder: Path, runtime: Runtime, listen: Listener =
     Raises:
         ConfigError: the folder holds another question.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as held:
+        runtime.on_main(lambda: held.enter_context(locked(folder)))
+        return _judge(question, folder, runtime, listen)
+
+
+def _judge(question: Question, folder: Path, runtime: Runtime, listen: Listener) -> Verdict | None:
+    """`judge` in a folder that no other process works in."""
     model, n = question.opened.model, question.n
     x, y = question.data.x_test[:n], question.data.y_test[:n]
     asked = _asked(question, x, y) if runtime.main else {}
     identity = question.identity(runtime.device) if runtime.main else None
-    known = runtime.share(_answered(asked, identity, folder) if runtime.main else None)
+    known = runtime.share(runtime.on_main(lambda: _answered(asked, identity, folder)))
     if known is not None:
         return known if runtime.main else None
     if runtime.main:
@@ -152,8 +160,10 @@ def judge(question: Question, folder: Path, runtime: Runtime, listen: Listener =
     except BaseException as error:
         if runtime.main:
             interrupted = isinstance(error, KeyboardInterrupt)
-            state = {"state": "interrupted" if interrupted else "failed", "message": str(error)}
-            write_json(folder / "status.json", state | {"started": started, "ended": now()})
+            message = "stopped by the user; ask again to go on" if interrupted else f"{type(error).__name__}: {error}"
+            state = {"state": "interrupted" if interrupted else "failed", "message": message}
+            with contextlib.suppress(MissingError):  # of a full disk, which `error` tells
+                write_json(folder / "status.json", state | {"started": started, "ended": now()})
         raise
     finally:
         journal.close()
@@ -168,7 +178,9 @@ def _form(question: Question, x: Tensor, folder: Path, runtime: Runtime, listen:
     if runtime.main and not file.is_file():
         model = question.opened.model
         write_json(file, asdict(fastest(model, to_float(x[:TIMED].to(runtime.device)))))  # type: ignore[arg-type]
-    form = Form(**runtime.share(json.loads(file.read_text(encoding="utf-8")) if runtime.main else None))
+    names = tuple(f.name for f in fields(Form))
+    found = runtime.share(runtime.on_main(lambda: read_json(file, names)))
+    form = Form(**{name: found[name] for name in names})
     listen({"state": "chosen", "form": str(form)})
     return form
 
@@ -193,7 +205,7 @@ def _answered(asked: dict[str, Any], identity: Identity | None, folder: Path) ->
     path = folder / "verdict.json"
     if identity is None or not path.is_file():
         return None
-    found = json.loads(path.read_text(encoding="utf-8"))
+    found = read_json(path)
     same = found.get("asked") == asked and _relation(identity, found) == "same"
     return Verdict.from_json(found) if same else None
 
@@ -226,7 +238,7 @@ def _taken(identity: Identity, folder: Path) -> bool:
     path = folder / "journal" / "question.json"
     if not path.is_file():
         return False
-    old = json.loads(path.read_text(encoding="utf-8"))
+    old = read_json(path)
     return identity.relation(old.get("model"), old.get("computed")) == "other"
 
 

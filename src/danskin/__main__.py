@@ -1,0 +1,5 @@
+"""python -m danskin."""
+
+from danskin.cli import main
+
+main()
