@@ -45,19 +45,20 @@ ASK = ["evaluate", "--model", "mine:net", "--data", "digits", "--ball", "linf:0.
 @pytest.fixture(scope="module")
 def made(tmp_path_factory, request):
     """Made once: a finished run, a verdict, a data archive, weights and a module of one's own."""
-    from danskin.cli.judging import verdict
-    from danskin.cli.training import train
+    from danskin.cli import main
 
     home = tmp_path_factory.mktemp("made")
     (home / "mine.py").write_text(NET)
     scope = {}
     exec(NET, scope)
     save_file(scope["net"]().state_dict(), home / "w.safetensors")
-    train(request.getfixturevalue("small_words"), None, home / "run", home, False, False, True)
-    settings = {"suite": "fast", "n": 12, "seed": 0, "batch_size": 256, "precision": "model", "channels_last": False,
-                "compile": False, "certificate": "no", "grid": None, "curve": 0}  # fmt: skip
-    source = home / "run/checkpoints/adversarial/best.safetensors"
-    verdict(source, [], None, None, [], None, settings, "linf:0.03", "auto", home / "verdict", False, True)
+    words = request.getfixturevalue("small_words")
+    for command in (["train", *words, "-q", "--out", "run"], SAME):
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as end:
+            patch.chdir(home)
+            patch.setattr(sys, "argv", ["danskin", *command])
+            main()
+        assert not end.value.code
     digits = load("digits")
     x, y = digits.x_train[:40].numpy(), digits.y_train[:40].numpy()
     np.savez(home / "d.npz", x_train=x, y_train=y, x_test=x, y_test=y)
@@ -96,7 +97,10 @@ TO_FILES = ("evaluate run", "attack")
 
 
 @pytest.mark.parametrize("command", WRITERS)
-@pytest.mark.parametrize("place", ["a file", "a folder", "under a file", "read-only", "a name too long"])
+@pytest.mark.parametrize("place", [
+    "a file", "a folder", "read-only", pytest.param("under a file", marks=pytest.mark.slow),
+    pytest.param("a name too long", marks=pytest.mark.slow),
+])  # fmt: skip
 def test_where_nothing_can_be_written_is_found_before_the_work(command, place, home, cli, monkeypatch):
     (home / "file").write_text("kept")
     (home / "folder").mkdir()
@@ -146,8 +150,11 @@ READERS = {
 }
 SAME = ["evaluate", "run/checkpoints/adversarial/best.safetensors", "--suite", "fast", "--examples", "12", "--ball",
         "linf:0.03", "--out", "verdict", "-q"]  # fmt: skip
-CASES = [(file, number, kind) for file, words in READERS.items() for number in range(len(words))
-         for kind in [*JUNK, "a folder"]]  # fmt: skip
+#: One kind of break for each file and command is quick, the others are slow.
+CASES = [
+    pytest.param(file, number, kind, marks=[] if kind == "torn" else pytest.mark.slow)
+    for file, words in READERS.items() for number in range(len(words)) for kind in [*JUNK, "a folder"]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("file", "number", "kind"), CASES)
@@ -172,7 +179,9 @@ def test_a_broken_file_is_told_by_its_name(file, number, kind, home, cli):
         assert path.name.split(".")[0] in done.err, done.err
 
 
-@pytest.mark.parametrize("where", ["nowhere", "x" * 300, "file", "folder"])
+@pytest.mark.parametrize(
+    "where", ["nowhere", *(pytest.param(w, marks=pytest.mark.slow) for w in ("x" * 300, "file", "folder"))]
+)
 @pytest.mark.parametrize("words", [
     ["train", "W", "--dry-run"], ["train", "--resume", "W"], ["evaluate", "W"], ["attack", "W"], ["report", "W"],
     [*ASK, "--weights", "W"], ["evaluate", "--model", "W.pt2", *ASK[3:]], ["evaluate", "--model", "W.onnx", *ASK[3:]],
