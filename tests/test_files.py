@@ -4,12 +4,14 @@ import errno
 import os
 import resource
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import ClassVar
 
 import pytest
 import torch
 from torch import nn
 
-from danskin.errors import CheckpointError, MissingError
+from danskin.errors import CheckpointError, ConfigError, MissingError
 from danskin.files import write_atomically, write_json, write_text
 from danskin.run import checkpoint
 from danskin.run.config import TrainConfig
@@ -215,3 +217,29 @@ def test_result_is_only_that_of_a_finished_run(tmp_path):
     assert one.result() is None
     one.status("finished", "done")
     assert one.result() == {"seed": 3}
+
+
+@dataclass(frozen=True)
+class Game:
+    """The config of another kind of run."""
+
+    kind: ClassVar[str] = "play"
+    name: str = "game"
+    steps: int = 3
+
+
+def test_a_run_of_another_kind_is_recorded_alike(tmp_path):
+    one = Record.create(Game(steps=5), tmp_path, tmp_path / "game")
+    assert (one.folder / "config.yaml").read_text() == "{kind: play, name: game, steps: 5}\n"
+    assert Record.open(one.folder, Game)[1] == Game(steps=5)
+    with pytest.raises(ConfigError, match=r"game: expected a run of danskin train, got one of danskin play"):
+        Record.open(one.folder, TrainConfig)
+    with pytest.raises(ConfigError, match=r"danskin play --resume"):
+        Record.create(Game(), tmp_path, one.folder)
+
+
+def test_a_run_of_before_has_no_kind_and_is_training(tmp_path):
+    one = record(tmp_path)
+    path = one.folder / "config.yaml"
+    path.write_text(path.read_text().removeprefix("kind: train\n"))
+    assert Record.open(one.folder, TrainConfig)[1] == TrainConfig()

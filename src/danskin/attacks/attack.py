@@ -81,6 +81,12 @@ class Attacked:
     status: Status
     probability: Tensor
 
+    def __repr__(self) -> str:
+        hits, n = int(self.success.sum()), len(self.success)
+        shape = ", ".join(str(k) for k in self.x.shape)
+        passes = f"{self.cost.forwards} forwards, {self.cost.backwards} backwards, {self.cost.seconds:.2f} s"
+        return f"<Attacked ({shape}): {hits} of {n} adversarial; {passes}; {self.status}>"
+
 
 @dataclass(frozen=True)
 class Attack(PerRow, ABC):

@@ -21,7 +21,7 @@ def main() -> None:
 
     try:
         with term_as_interrupt():
-            app(standalone_mode=True)
+            app(standalone_mode=True, prog_name="danskin")
     except KeyboardInterrupt:
         print("danskin: interrupted; what was finished is saved", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)

@@ -29,7 +29,6 @@ app = typer.Typer(
     cls=_Commands,
     help="Min-max machine learning: adversarial attacks, adversarial training, robustness evaluation.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -39,6 +38,35 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 Source = Annotated[Path, typer.Argument(help="Folder of a run, or a .safetensors file that danskin wrote.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
+
+
+def _begun_with(words: list[str], begun: str) -> list[str]:
+    return [word for word in words if word.startswith(begun)]
+
+
+def _kinds(incomplete: str) -> list[str]:
+    from danskin.cli import catalog
+
+    return _begun_with(catalog.kinds(), incomplete)
+
+
+def _names(incomplete: str) -> list[str]:
+    from danskin.cli import catalog
+
+    return _begun_with([*catalog.names(), "config"], incomplete)
+
+
+def _recipes(incomplete: str) -> list[str]:
+    from danskin.cli import catalog
+
+    return _begun_with(catalog.names("recipes"), incomplete)
+
+
+def _rows(incomplete: str) -> list[str]:
+    from danskin.cli import catalog
+
+    rows = [row["name"] for row in catalog.listing("rows") if row["command"].startswith("danskin reproduce")]
+    return _begun_with(rows, incomplete)
 
 
 def _version(wanted: bool) -> None:
@@ -59,7 +87,8 @@ def _root(
 @app.command()
 def train(
     words: Annotated[
-        list[str] | None, typer.Argument(metavar="[RECIPE] [KEY=VALUE]...", help="A recipe (default: digits).")
+        list[str] | None,
+        typer.Argument(metavar="[RECIPE] [KEY=VALUE]...", help="A recipe (default: digits).", autocompletion=_recipes),
     ] = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; default runs/RECIPE/TIME.")] = None,
@@ -166,7 +195,9 @@ def report(
 
 @app.command()
 def reproduce(
-    row: Annotated[str, typer.Argument(help="A row of the lecture, such as C8 (`danskin list rows`).")],
+    row: Annotated[
+        str, typer.Argument(help="A row of the lecture, such as C8 (`danskin list rows`).", autocompletion=_rows)
+    ],
     scale: Annotated[str, typer.Option(help="smoke (a minute), small (a quarter of an hour) or full.")] = "smoke",
     seeds: Annotated[int | None, typer.Option(help="How many seeds; default: the recipe's own number.")] = None,
     jobs: Annotated[int | None, typer.Option(help="Runs at a time, a thread each; default: one per core.")] = None,
@@ -187,7 +218,10 @@ def reproduce(
 
 @app.command("list")
 def list_(
-    kind: Annotated[str | None, typer.Argument(help="attacks, balls, data, losses, models, recipes, ...")] = None,
+    kind: Annotated[
+        str | None,
+        typer.Argument(help="attacks, balls, data, losses, models, recipes, rows, ...", autocompletion=_kinds),
+    ] = None,
     template: Annotated[bool, typer.Option("--template", help="Who is x, who is y, what is Y, what is Phi.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -202,7 +236,11 @@ def list_(
 
 
 @app.command()
-def show(name: Annotated[str, typer.Argument(help="A name from `danskin list`, or config.")]) -> None:
+def show(
+    name: Annotated[
+        str, typer.Argument(help="A name from `danskin list`, a row such as C8, or config.", autocompletion=_names)
+    ],
+) -> None:
     """What one thing is and which settings it has."""
     from danskin.cli import catalog
 

@@ -1,78 +1,49 @@
-"""`danskin list` and `danskin show`: what the registries hold, told from the classes themselves."""
+"""`danskin list` and `danskin show`: what there is, from `catalog.json`; and one thing in full, from its class."""
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
+import json
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 Row = dict[str, str]
 
 
-def _first_line(thing: Any) -> str:
-    text = inspect.getdoc(thing) or ""
-    return text.split("\n\n", 1)[0].replace("\n", " ")
+@cache
+def _catalog() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(Path(__file__).with_name("catalog.json").read_text(encoding="utf-8"))
+    return found
 
 
-def _tables() -> dict[str, dict[str, Any]]:
-    """Kind -> name -> the thing itself."""
-    from danskin.attacks import ATTACKS
-    from danskin.data import DATASETS
-    from danskin.losses import LOSSES
-    from danskin.models import MODELS
-    from danskin.recipes import RECIPES
-    from danskin.regularizers import REGULARIZERS
-    from danskin.run.schema import BALLS
-    from danskin.training import OBJECTIVES, OPTIMIZERS, SCHEDULES
-
-    return {
-        "attacks": dict(ATTACKS),
-        "balls": dict(BALLS),
-        "data": dict(DATASETS),
-        "losses": dict(LOSSES),
-        "models": dict(MODELS),
-        "objectives": dict(OBJECTIVES),
-        "optimizers": dict(OPTIMIZERS),
-        "recipes": dict(RECIPES),
-        "regularizers": dict(REGULARIZERS),
-        "schedules": dict(SCHEDULES),
-    }
+def kinds() -> list[str]:
+    """Kinds of things."""
+    return list(_catalog()["kinds"])
 
 
-def _summary(kind: str, thing: Any) -> str:
-    if kind in ("data", "models"):
-        return str(thing.description)
-    if kind == "losses":
-        return str(thing.summary)
-    if kind == "recipes":
-        lines = thing.read_text(encoding="utf-8").splitlines()
-        return lines[0].removeprefix("# ") if lines else ""
-    return _first_line(thing)
+def names(kind: str | None = None) -> list[str]:
+    """Names of the things of a kind, or of all kinds."""
+    return [row["name"] for row in listing(kind)]
 
 
 def listing(kind: str | None) -> list[Row]:
     """One row for each thing of a kind, or of all kinds."""
     from danskin.errors import ConfigError, suggest
 
-    tables = _tables()
-    if kind is not None and kind not in tables:
-        raise ConfigError(f"list: expected a kind of thing, got {kind!r}; {suggest(kind, tables)}")
-    kinds = tables if kind is None else {kind: tables[kind]}
-    return [
-        {"kind": k, "name": n, "what": _summary(k, thing)} for k, table in kinds.items() for n, thing in table.items()
-    ]
+    held = _catalog()["kinds"]
+    if kind is not None and kind not in held:
+        raise ConfigError(f"list: expected a kind of thing, got {kind!r}; {suggest(kind, held)}")
+    if kind is not None:
+        return [{"kind": kind} | row for row in held[kind]]
+    return [{"kind": k, "name": row["name"], "what": row["what"]} for k, rows in held.items() for row in rows]
 
 
 def template() -> list[Row]:
     """Min over x, max over y in Y of Phi(x, y): who is who, for every class that says so."""
-    rows = []
-    for kind, table in _tables().items():
-        for name, thing in table.items():
-            who = getattr(thing, "template", None)
-            if who is not None and hasattr(thing, "moves"):
-                row = {"package": kind, "name": name, "x": who.x, "y": who.y, "Y": who.Y, "Phi": who.Phi}
-                rows.append(row | {"how they move": thing.moves})
-    return rows
+    found: list[Row] = _catalog()["template"]
+    return found
 
 
 def show_table(rows: list[Row]) -> None:
@@ -92,17 +63,25 @@ def show_table(rows: list[Row]) -> None:
 def describe(name: str) -> str:
     """The documentation of one thing and its settings with defaults."""
     from danskin.errors import ConfigError, suggest
+
+    row = next((row for row in _catalog()["kinds"]["rows"] if row["name"] == name.upper()), None)
+    if row is not None:
+        code = row["code"] or "-"
+        return f"{row['name']} (rows)\n\n{row['what']}\n\ncommand: {row['command']}\nin the library: {code}"
+    if name not in names() and name != "config":
+        raise ConfigError(f"show: expected a known name, got {name!r}; {suggest(name, [*names(), 'config'])}")
+    return _described(name)
+
+
+def _described(name: str) -> str:
+    from danskin.cli.collected import tables
     from danskin.run.config import TrainConfig
     from danskin.run.recipe import to_yaml
 
     if name == "config":
         return f"{inspect.getdoc(TrainConfig)}\n\nDefaults:\n\n{to_yaml(TrainConfig())}"
-    tables = _tables()
-    found = [_describe(kind, name, table[name]) for kind, table in tables.items() if name in table]
-    if found:  # a data set and a recipe may share a name
-        return "\n\n".join(found)
-    known = [n for table in tables.values() for n in table] + ["config"]
-    raise ConfigError(f"show: expected a known name, got {name!r}; {suggest(name, known)}")
+    found = [_describe(kind, name, table[name]) for kind, table in tables().items() if name in table]
+    return "\n\n".join(found)  # a data set and a recipe may share a name
 
 
 def _describe(kind: str, name: str, thing: Any) -> str:

@@ -30,7 +30,12 @@ def wilson(hits: int, n: int, z: float = 1.959964) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Share:
-    """`hits` of `n`. Shares of disjoint examples add up.
+    """`hits` of `n`. Shares of disjoint examples add up; they are compared with numbers, and ordered, by their value.
+
+    Two shares are equal when hits and n are: 1 of 2 is no better than 2 of 4, and not the same.
+
+    >>> Share(1, 2) > 0.4, float(Share(3, 4)), Share(1, 2) == 0.5, max(Share(1, 3), Share(2, 3))
+    (True, 0.75, True, Share(hits=2, n=3))
 
     Args:
         hits: how many.
@@ -57,6 +62,29 @@ class Share:
     def interval(self) -> tuple[float, float]:
         """The 95 % Wilson interval."""
         return wilson(self.hits, self.n)
+
+    def __float__(self) -> float:
+        return self.value
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Share):
+            return (self.hits, self.n) == (other.hits, other.n)
+        return self.value == other if isinstance(other, int | float) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.value)
+
+    def __lt__(self, other: Share | float) -> bool:
+        return self.value < float(other)
+
+    def __le__(self, other: Share | float) -> bool:
+        return self.value <= float(other)
+
+    def __gt__(self, other: Share | float) -> bool:
+        return self.value > float(other)
+
+    def __ge__(self, other: Share | float) -> bool:
+        return self.value >= float(other)
 
     def to_json(self) -> dict[str, Any]:
         """Hits, n, value and interval."""

@@ -21,6 +21,8 @@ from danskin.run.schema import build, plain
 FOLDERS = {path.parent.name.upper(): path.parent for path in sorted(Path(__file__).parent.glob("*/recipe.yaml"))}
 #: Rows that another row's recipe shows.
 SHOWN_BY = {"C7": "C8", "C11": "C10", "C12": "C14", "C13": "C14"}
+#: All rows that are here, with what each shows and the command that shows it.
+LECTURE = Path(__file__).parent / "lecture" / "rows.yaml"
 SCALES = ("smoke", "small", "full")
 
 
@@ -119,6 +121,11 @@ def row_named(name: str) -> str:
         ConfigError: there is none, with the nearest one.
     """
     known = SHOWN_BY.get(name.upper(), name.upper())
+    elsewhere = read_mapping(LECTURE).get(known)
+    if known not in FOLDERS and elsewhere is not None:
+        raise ConfigError(
+            f"reproduce: expected a lecture row with a recipe, got {name!r}; it is shown by: {elsewhere['command']}"
+        )
     if known not in FOLDERS:
         raise ConfigError(
             f"reproduce: expected a lecture row with a recipe, got {name!r}; "

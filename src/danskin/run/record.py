@@ -22,7 +22,7 @@ from danskin.errors import CheckpointError, ConfigError, DanskinWarning, Missing
 from danskin.files import append_line, cut_torn_line, make_folder, open_to_append, read_json, write_json, write_text
 from danskin.run import lock
 from danskin.run.recipe import override, parse_mapping, read_mapping, to_yaml
-from danskin.run.schema import build
+from danskin.run.schema import build, plain
 
 
 class RunConfig(Protocol):
@@ -75,7 +75,7 @@ class Record:
             )
         make_folder(out, _ELSEWHERE)
         record = Record(out)
-        write_text(out / "config.yaml", f"kind: {config.kind}\n{text}")
+        write_text(out / "config.yaml", to_yaml({"kind": config.kind} | plain(config)))
         write_text(out / "command.txt", " ".join(sys.argv) + "\n")
         write_json(out / "environment.json", environment())
         record.status("running", "started")
