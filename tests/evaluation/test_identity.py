@@ -64,6 +64,18 @@ def test_a_corrected_normalisation_is_another_model(make, change):
     assert relation(make(Normalized(NET)), make(Normalized(NET, **change))) == "other"
 
 
+def test_probabilities_near_one_tell_as_much_as_logits():
+    class Sure(Normalized):
+        def forward(self, x):
+            return (super().forward(x) + torch.tensor([25.0] + [0.0] * 9)).softmax(1)
+
+    with torch.no_grad():
+        made = probes(X, (0, 1))
+        gap = (Sure(NET)(made) - Sure(NET, mean=0.49)(made)).abs().max()
+    assert relation(Sure(NET), Sure(NET)) == "same" and relation(Sure(NET), Sure(NET, mean=0.49)) == "other"
+    assert gap < 1e-4  # the probabilities themselves would not tell
+
+
 def test_a_function_of_arrays_is_told_by_its_outputs():
     assert identify(linear(WEIGHTS), X, (0, 1)).hash is None
     assert relation(linear(WEIGHTS), linear(WEIGHTS.clone())) == "same"

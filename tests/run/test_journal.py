@@ -175,6 +175,17 @@ def test_a_random_model_is_asked_anew(tmp_path):
     assert len(list((tmp_path / "earlier").iterdir())) == 4
 
 
+def test_other_processes_outcomes_of_a_random_model_are_not_taken_over(tmp_path):
+    model = Plain(problem()[0], noise=3.0)
+    ask(tmp_path, model=model)
+    lines = (tmp_path / "outcomes-0000.jsonl").read_text()
+    counted = Counted(model)
+    counted.state_dict = None  # as a function has
+    ask(tmp_path, 1, 2, model=lambda x: counted(x))
+    assert counted.forwards > 8 + 8 + 30  # beyond the probes: its examples and the search
+    assert (tmp_path / "outcomes-0000.jsonl").read_text() == lines  # the other process moves its own
+
+
 def _older(folder, **others):
     """The question as it was written before outputs were kept."""
     file = folder / "question.json"
