@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from danskin.attacks.guard import as_found
+from danskin.evaluation.counted import Counted
 from danskin.evaluation.masking import Flag
 from danskin.losses import apart, largest
 
@@ -22,7 +23,7 @@ def gap_alone(together: Tensor, alone: Tensor) -> float:
     return gap if gap > _APART.get(together.dtype, _APART_ELSE) * scale else 0.0
 
 
-def alone_and_together(model: Any, x: Tensor) -> tuple[Flag, ...]:
+def alone_and_together(model: Any, x: Tensor, asked: Counted | None = None) -> tuple[Flag, ...]:
     """A warning if one of the first examples has other outputs alone than among 8, in eval mode; two or three passes.
 
     A model that says something else each time it is asked is random, not dependent on the batch, and gets no flag.
@@ -30,17 +31,19 @@ def alone_and_together(model: Any, x: Tensor) -> tuple[Flag, ...]:
     Args:
         model: inputs to outputs; left as found.
         x: (n, ...) inputs; two or more, else there is nothing to compare.
+        asked: counts the passes.
     """
+    asked = asked or Counted(model)
     batch = x[:_MOST].detach()
     if len(batch) < 2:
         return ()
     with as_found(model, "eval", x.device, warn=False), torch.no_grad(), torch.autocast(x.device.type, enabled=False):
-        together = model(batch.clone())
+        together = asked.passes(batch)
         try:
-            gap = gap_alone(together[:1], model(batch[:1].clone()))
+            gap = gap_alone(together[:1], asked.passes(batch[:1]))
         except (RuntimeError, ValueError):  # BatchNorm in training mode refuses a single example
             return (_flag(None),)
-        if not gap or gap_alone(together, model(batch.clone())):
+        if not gap or gap_alone(together, asked.passes(batch)):
             return ()
     return (_flag(gap),)
 

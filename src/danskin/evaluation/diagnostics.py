@@ -9,9 +9,10 @@ al., "On evaluating adversarial robustness", 2019; Croce and Hein, ICML 2020, an
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -20,23 +21,27 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 from torch.overrides import TorchFunctionMode
 
-from danskin.attacks import FGSM, PGD, Attack
+from danskin.attacks import FGSM, PGD
 from danskin.attacks.attack import Ball
-from danskin.attacks.checks import DataBox, check_box, check_inputs, check_integer_labels, check_logits, check_radius
+from danskin.attacks.checks import DataBox, check_box, check_inputs, check_integer_labels, check_radius
 from danskin.attacks.guard import as_found, raw_module
-from danskin.attacks.outcomes import outcomes
 from danskin.callables import reach
 from danskin.errors import DanskinWarning, InputError, ModelError
 from danskin.evaluation import probing
-from danskin.evaluation.masking import Flag, flags_from_results
+from danskin.evaluation.counted import CHUNK, Counted
+from danskin.evaluation.masking import Diagnosis, Flag, flags_from_results
+from danskin.evaluation.standing import nothing_right, scaled_otherwise
 from danskin.inputs import check_model, in_box, whole_number
 from danskin.losses import LossName, apart, check_labels, get_loss, largest, predict
-from danskin.minmax import Streams
+from danskin.minmax import Cost, Streams
 from danskin.minmax.reading import read_ball
 
-__all__ = ["Flag", "diagnose", "flags_from_results"]
+__all__ = ["Diagnosis", "Flag", "diagnose", "examine", "flags_from_results"]
 
-_CHUNK = 64  # examples per forward pass
+_DIFFERENCES = 32  # examples whose gradients are compared with differences
+_REPEATED = 8  # examples that are asked several times
+#: Work (forwards plus twice the backwards) per example: what a first look takes, and what attacks take at most.
+_LOOK, _ATTACK = 15, 240
 
 
 @dataclass(frozen=True)
@@ -50,25 +55,16 @@ class _Subject:
     box: DataBox
     seed: int
     losses: tuple[LossName, LossName]  # the usual one, and one that does not saturate
+    asked: Counted = field(default_factory=lambda: Counted(None))  # the model, counting
 
-    def logits(self, x: Tensor) -> Tensor:
-        """Without gradient."""
-        return _logits(self.model, x)
-
-    def right(self, attack: Attack | None = None, among: Tensor | None = None) -> Tensor:
-        """(n,) bool on the CPU: right, without attack or under it."""
-        return outcomes(self.model, self.x, self.y, attack, batch_size=_CHUNK, seed=self.seed, among=among).correct
+    def first(self, n: int) -> _Subject:
+        """The first n of its examples."""
+        return replace(self, x=self.x[:n], y=self.y[:n])
 
     def pgd(self, steps: int, radius: float | None = None, **options: Any) -> PGD:
         """PGD on the usual loss."""
         ball = self.ball if radius is None else type(self.ball)(radius)
         return PGD(ball, steps=steps, box=self.box, loss=self.losses[0], **options)
-
-
-def _logits(model: Any, x: Tensor) -> Tensor:
-    """In eval mode, without gradient, in chunks."""
-    with as_found(model, "eval", x.device), torch.no_grad():
-        return torch.cat([check_logits(model(part), len(part)) for part in x.split(_CHUNK)])
 
 
 def diagnose(
@@ -84,8 +80,9 @@ def diagnose(
 ) -> tuple[Flag, ...]:
     """Look for faults of a model that make attacks on it look weaker than attacks can be.
 
-    For n = 100 about 160 forward and 90 backward passes of these examples (measured on three networks of others).
-    The model, its gradients and the random state are left as found.
+    A first look is cheap (about 15 passes of an example, and attacks that leave it as soon as it is wrong); where it
+    leaves doubt, more passes decide, in float64 where the model can be moved there. The model, its gradients and the
+    random state are left as found.
 
     Args:
         model: inputs (batch, ...) to logits; looked at in eval mode.
@@ -109,34 +106,81 @@ def diagnose(
     check_box(box)
     if whole_number(n, "n") < 1 or len(x) < 1:
         raise InputError(f"diagnose: expected at least one example, got n={n} of {len(x)}; pass some")
+    return examine(model, x[:n], check_integer_labels(y, x)[:n], ball, box=box, seed=seed, surrogate=surrogate).flags
+
+
+def examine(
+    model: Callable[[Tensor], Tensor],
+    x: Tensor,
+    y: Tensor,
+    ball: Ball,
+    *,
+    box: DataBox = (0, 1),
+    seed: int = 0,
+    surrogate: Callable[[Tensor], Tensor] | None = None,
+    right: Tensor | None = None,
+    work: int | None = None,
+) -> Diagnosis:
+    """`diagnose` with what it cost, within a budget.
+
+    Args:
+        model: see `diagnose`, as for all that is not said here.
+        x: (n, ...) inputs.
+        y: (n,) labels.
+        ball: of the verdict.
+        box: of valid data.
+        seed: of noise and random starts.
+        surrogate: another model.
+        right: (n,) bool, clean outcomes where the caller knows them, and says what they mean; examples that are right
+            are looked at first.
+        work: forwards plus twice the backwards that may be spent while nothing is in doubt; None for no limit. What
+            the model answers for two examples is looked at in any case, its gradients only where that is within it.
+    """
+    began = time.perf_counter()
     with torch.inference_mode(False):  # copies that autograd can save, also of tensors made under inference_mode
-        y = check_integer_labels(y, x)[:n].clone()
-        x = in_box(x[:n].detach(), box).clone()
+        y = check_integer_labels(y, x).clone()
+        x = in_box(x.detach(), box).clone()
     check_inputs(x, box)
     check_radius(ball, x, box)
     if isinstance(ball.value, Tensor) and ball.value.numel() > 1:
         raise InputError(
             f"ball: expected one radius for all examples, got {ball.value.numel()}; pass the radius of the verdict"
         )
-    logits = _logits(raw_module(model), x)
+    k = len(x) if work is None else min(len(x), work // _LOOK)
+    k, thorough = (k, True) if k >= 2 or k == len(x) else (2, False)
+    known = right is not None
+    if right is not None:
+        order = (~right).to(x.device).argsort(stable=True)
+        x, y, right = x[order], y[order], right[order.cpu()]
+    asked = Counted(raw_module(model))
+    logits = asked.logits(x[:k])
     single = logits.ndim == 1 or logits.shape[1] == 1
     losses: tuple[LossName, LossName] = ("logistic", "squared") if single else ("cross_entropy", "margin")
-    check_labels(y, logits, get_loss(losses[0]))
-    subject = _Subject(raw_module(model), x, y, ball, box, seed, losses)
+    check_labels(y[:k], logits, get_loss(losses[0]))
+    subject = _Subject(asked.model, x, y, ball, box, seed, losses, asked)
+    right = (predict(logits) == y[:k]).cpu() if right is None else right
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DanskinWarning)  # of attacks, about what is a flag here
-        flags = [_train_mode(subject), _few_classes(logits), _probabilities(logits), _wrong_everywhere(subject, logits)]
-        noisy = _random(subject, logits)
+        flags = [_train_mode(subject), _few_classes(logits), _probabilities(logits)]
+        flags += [] if known else [nothing_right(right)]
+        flags.append(scaled_otherwise(asked, x, y, right))
+        noisy = _random(subject.first(k))
         flags += [noisy, _autograd_inside(subject)]
-        slopes = _slopes(subject)
-        if slopes is None:
-            flags.append(_no_gradient())
-        else:
-            flags.append(_zero_gradient(slopes, predict(logits) == y))
-            # a random model has no derivative to compare with
-            flags += [] if noisy else _finite_differences(subject, logits)
-            flags += _attacked(subject, surrogate)
-    return tuple(flag for flag in flags if flag is not None)
+        flags += _gradients(subject.first(k), logits, bool(noisy)) if thorough else []
+        rest = None if work is None else work - asked.cost.forwards - 2 * asked.cost.backwards
+        many = 0 if any(f and f.name == "no_gradient" for f in flags) else _affordable(rest, ball, right)
+        flags += _attacked(subject, right, many, surrogate) if many else []
+    cost = replace(asked.cost, seconds=time.perf_counter() - began)
+    return Diagnosis(tuple(flag for flag in flags if flag is not None), k, many, cost)
+
+
+def _affordable(rest: int | None, ball: Ball, right: Tensor) -> int:
+    """How many examples attacks are tried on: of fewer than eight they say nothing."""
+    total = int(right.sum()) if float(torch.as_tensor(ball.value).max()) > 0 else 0
+    if rest is None:
+        return total
+    many = min(total, rest // _ATTACK)
+    return many if many >= _REPEATED else 0
 
 
 # --- the model itself -----------------------------------------------------------------------------------
@@ -183,33 +227,27 @@ def _probabilities(logits: Tensor) -> Flag | None:
     return Flag("probabilities", "warning", text, {"examples": len(rows), "largest_deviation": off})
 
 
-def _wrong_everywhere(subject: _Subject, logits: Tensor) -> Flag | None:
-    if bool((predict(logits) == subject.y).any()):
-        return None
-    text = (
-        f"none of {len(logits)} clean examples is classified correctly, so there is nothing to attack; check labels, "
-        "the order of classes, and the normalisation of the inputs."
-    )
-    return Flag("nothing_right", "warning", text, {"examples": len(logits)})
-
-
-def _random(subject: _Subject, logits: Tensor, repeats: int = 4) -> Flag | None:
-    with as_found(subject.model, "eval", subject.x.device), torch.no_grad():
-        draws = torch.stack([subject.model(subject.x[:_CHUNK]) for _ in range(repeats)])
-    first = draws[0].float()
-    difference = apart(draws.float(), first).amax() / largest(first).max().clamp_min(1e-30)
-    guesses = torch.stack([predict(d) for d in draws])
-    changed = int((guesses != guesses[0]).any(0).sum())
-    relative = float(difference)
+def _random(subject: _Subject, repeats: int = 4) -> Flag | None:
+    """A few examples several times; where that differs, more of them."""
+    few = subject.first(_REPEATED)
+    changed, relative = _spread(draws := few.asked.draws(few.x, repeats))
     if changed == 0 and relative <= 1e-4:
         return None
+    changed, relative = _spread(draws := subject.asked.draws(subject.x[:CHUNK], repeats))
     text = (
-        f"{repeats} clean forward passes differ: predictions on {changed} of {len(first)} examples, logits by up to "
+        f"{repeats} clean forward passes differ: predictions on {changed} of {len(draws[0])} examples, logits by up to "
         f"{relative:.2g} of the largest; a single success is then partly luck and single gradients are noise: average "
         "gradients over draws (EOT) and judge success over several draws."
     )
-    numbers = {"changed": changed, "examples": len(first), "relative_difference": relative, "repeats": repeats}
+    numbers = {"changed": changed, "examples": len(draws[0]), "relative_difference": relative, "repeats": repeats}
     return Flag("random", "warning", text, numbers)
+
+
+def _spread(draws: list[Tensor]) -> tuple[int, float]:
+    """(examples whose prediction changes, largest difference relative to the largest logit)."""
+    rows, guesses = torch.stack(draws).float(), torch.stack([predict(draw) for draw in draws])
+    relative = apart(rows, rows[0]).amax() / largest(rows[0]).max().clamp_min(1e-30)
+    return int((guesses != guesses[0]).any(0).sum()), float(relative)
 
 
 class _Watch(TorchFunctionMode):
@@ -234,6 +272,7 @@ def _autograd_inside(subject: _Subject) -> Flag | None:
     watch = _Watch()
     with as_found(model, "eval", subject.x.device), watch:
         model(subject.x[:2].clone())
+    subject.asked.add(Cost(len(subject.x[:2]), 0, 1))
     if not watch.seen:
         return None
     text = (
@@ -247,17 +286,34 @@ def _autograd_inside(subject: _Subject) -> Flag | None:
 # --- gradients ------------------------------------------------------------------------------------------
 
 
-def _slopes(subject: _Subject) -> tuple[Tensor, Tensor] | None:
-    """Where the gradients of the usual loss and of the margin are exactly zero, (n,) bool each; None without any."""
-    flat: list[list[Tensor]] = [[], []]
-    for x, y in zip(subject.x.split(_CHUNK), subject.y.split(_CHUNK), strict=True):
-        for found, name in zip(flat, subject.losses, strict=True):
-            try:
-                slope = probing.gradient(subject.model, x, y, get_loss(name).function)
-            except ModelError:
-                return None
-            found.append(~slope.flatten(1).any(1))
-    return torch.cat(flat[0]).cpu(), torch.cat(flat[1]).cpu()
+def _gradients(subject: _Subject, logits: Tensor, noisy: bool) -> list[Flag | None]:
+    """Are there gradients, are they zero, are they the derivatives, and do they say something within the ball?
+
+    All of it at points beside the examples, where a healthy model has a derivative (`probing.beside`).
+    """
+    x, y, asked, k = subject.x, subject.y, subject.asked, min(len(subject.x), _DIFFERENCES)
+    streams = Streams.of_content(subject.seed, x)
+    step = torch.full((len(x),), probing.steps(_precision(x, logits))[0] * probing.data_width(x, subject.box))
+    step = step.to(x.device, torch.float64)
+    base = probing.beside(x, step, subject.box, streams.child(0))
+    try:
+        score = probing.score_of(logits)
+        usual, other = (get_loss(name).function for name in subject.losses)
+        wanted = (usual, other) if score is other else (usual, other, score)
+        _, found = asked.gradients(base, y, wanted)
+    except ModelError:
+        return [_no_gradient()]
+    zero, slope = [~g.flatten(1).any(1).cpu() for g in found[:2]], found[-1]
+    flags = [_zero_gradient((zero[0], zero[1]), predict(logits) == y)]
+    if noisy:  # a random model has no derivative to compare with
+        return flags
+    head, streams = subject.first(k), streams.rows(torch.arange(k, device=x.device))
+    fine = probing.slopes(
+        asked, base[:k], y[:k], score, slope[:k], step[:k], [streams.child(1).sign(x[:k])], subject.box
+    )
+    if wrong := _wrong(head, logits[:k], fine.error > 0.25):
+        return [*flags, wrong]
+    return [*flags, _shattered(head, logits[:k], base[:k], slope[:k], streams)]
 
 
 def _no_gradient() -> Flag:
@@ -287,66 +343,110 @@ def _zero_gradient(slopes: tuple[Tensor, Tensor], right: Tensor) -> Flag | None:
     return Flag("zero_gradient", "warning", text, {"right": total, "usual_loss": usual, "margin": margin})
 
 
-def _finite_differences(subject: _Subject, logits: Tensor) -> list[Flag]:
-    """Is the gradient the derivative, and does it say something at the scale of the ball?"""
-    k = min(len(subject.x), 32)
-    step = probing.coordinate_step(subject.ball, subject.x[:k])
-    found = probing.agreement(subject.model, subject.x[:k], subject.y[:k], logits, step, subject.box, subject.seed)
-    share = f"on {{}} of {k} examples (precision {found.precision})"
-    numbers = {"examples": k, "precision": found.precision, "fine": found.fine, "coarse": found.coarse}
-    if found.fine > max(1, 0.1 * k):
-        text = (
-            f"the gradient does not match finite differences of the margin {share.format(found.fine)}: a rounding or "
-            "thresholding step, or a gradient that was replaced, stands between them, so attacks follow the wrong "
-            "slope; use attacks without gradients, or a better replacement (BPDA)."
-        )
-        return [Flag("gradient_wrong", "warning", text, numbers)]
-    if found.coarse > max(1, 0.25 * k):
-        text = (
-            f"the gradient does not foretell changes of the margin over half the radius {share.format(found.coarse)}: "
-            "the loss is shattered or strongly curved within the ball, so single steps mislead; use many small steps, "
-            "restarts, and attacks without gradients."
-        )
-        return [Flag("gradient_shattered", "warning", text, numbers)]
-    return []
+def _precision(x: Tensor, logits: Tensor) -> str:
+    """The coarser one of inputs and outputs."""
+    return str(torch.finfo(max(x.dtype, logits.dtype, key=lambda t: torch.finfo(t).eps)).dtype)
+
+
+def _wrong(subject: _Subject, logits: Tensor, doubt: Tensor) -> Flag | None:
+    """The doubtful examples are looked at with care; where that does not clear them, all."""
+    if int(doubt.sum()) <= max(1, 0.1 * len(doubt)):
+        return None
+    asked, box, seed = subject.asked, subject.box, subject.seed
+    few = doubt.nonzero().squeeze(1)[:4]
+    wrong, _ = probing.not_the_derivative(asked, subject.x[few], subject.y[few], logits[few], box, seed)
+    if not bool(wrong.any()):
+        return None
+    wrong, precision = probing.not_the_derivative(asked, subject.x, subject.y, logits, box, seed)
+    count, k = int(wrong.sum()), len(wrong)
+    if count <= max(1, 0.1 * k):
+        return None
+    text = (
+        f"the gradient does not match finite differences of the margin on {count} of {k} examples (precision "
+        f"{precision}): a rounding or thresholding step, or a gradient that was replaced, stands between them, so "
+        "attacks follow the wrong slope; use attacks without gradients, or a better replacement (BPDA)."
+    )
+    return Flag("gradient_wrong", "warning", text, {"examples": k, "precision": precision, "fine": count})
+
+
+def _shattered(subject: _Subject, logits: Tensor, base: Tensor, slope: Tensor, streams: Streams) -> Flag | None:
+    """One direction for each example; where these do not agree with the gradients as a whole, many."""
+    x, y, asked, box, k = subject.x, subject.y, subject.asked, subject.box, len(subject.x)
+    step = probing.coordinate_step(subject.ball, x)
+    if not bool((step > 0).all()):
+        return None
+    found = probing.slopes(asked, base, y, probing.score_of(logits), slope, step, [streams.child(2).sign(x)], box)
+    told, seen = found.told / found.size[:, None].clamp_min(1e-300), found.seen / found.size[:, None].clamp_min(1e-300)
+    together = float((told * seen).sum() / (told.norm() * seen.norm()).clamp_min(1e-300))
+    if together >= 0.5 or bool((seen == 0).all()):
+        return None
+    count = int(probing.misleads(asked, x, y, logits, subject.ball, box, subject.seed).sum())
+    if count <= max(1, 0.25 * k):
+        return None
+    text = (
+        f"the gradient does not foretell changes of the margin over half the radius on {count} of {k} examples: the "
+        "loss is shattered or strongly curved within the ball, so single steps mislead; use many small steps, "
+        "restarts, and attacks without gradients."
+    )
+    return Flag("gradient_shattered", "warning", text, {"examples": k, "fine": 0, "coarse": count})
 
 
 # --- attacks on it --------------------------------------------------------------------------------------
 
 
-def _attacked(subject: _Subject, surrogate: Callable[[Tensor], Tensor] | None) -> list[Flag | None]:
-    """Fast attacks in the verdict's ball, then a growing one."""
-    clean = subject.right()
-    if not bool(clean.any()) or not float(subject.ball.value) > 0:
-        return []
+def _attacked(
+    subject: _Subject, right: Tensor, many: int, surrogate: Callable[[Tensor], Tensor] | None
+) -> list[Flag | None]:
+    """Fast attacks in the verdict's ball on so many of the examples that are right, then a growing ball."""
+    asked, y = subject.asked, subject.y
+    at = right.nonzero().squeeze(1)[:many].to(y.device)
+    subject = replace(subject, x=subject.x[at], y=y[at])
+    clean = torch.ones(len(at), dtype=torch.bool)
     one = FGSM(subject.ball, box=subject.box, loss=subject.losses[0])
-    flags = {"fgsm": subject.right(one, clean), "pgd-10": subject.right(subject.pgd(10), clean)}
-    flags["pgd-40"] = subject.right(subject.pgd(40), clean)
-    streams = Streams.of_content(subject.seed, subject.x)
-    noise = probing.noise(subject.ball, subject.box, subject.x, streams)
-    flags["random noise"] = clean & torch.stack([(predict(subject.logits(p)) == subject.y).cpu() for p in noise]).all(0)
+    tried = {"fgsm": one, "pgd-10": subject.pgd(10, stop=True), "pgd-40": subject.pgd(40, stop=True)}
+    flags = {name: asked.right(subject.x, subject.y, a, subject.seed, clean) for name, a in tried.items()}
+    left = torch.stack(list(flags.values())).all(0)  # blind attacks matter where those with gradients fail
+    flags["random noise"] = _under_noise(subject, left)
     if surrogate is not None:
-        attack, raw = subject.pgd(40, keep="value"), raw_module(surrogate)
-        chunks = zip(subject.x.split(_CHUNK), subject.y.split(_CHUNK), strict=True)
-        moved = torch.cat([attack(raw, x, y, seed=subject.seed).x for x, y in chunks])
-        flags["transfer"] = clean & (predict(subject.logits(moved)) == subject.y).cpu()
+        attack, other = subject.pgd(40, keep="value"), raw_module(surrogate)
+        chunks = zip(subject.x.split(CHUNK), subject.y.split(CHUNK), strict=True)
+        moved = torch.cat([attack(other, x, y, seed=subject.seed).x for x, y in chunks])
+        flags["transfer"] = (predict(asked.logits(moved)) == subject.y).cpu()
     return [*flags_from_results(flags), _radius_sweep(subject, clean)]
 
 
+def _under_noise(subject: _Subject, left: Tensor) -> Tensor:
+    """(n,) bool: those of `left` that no noise breaks, and all others, which are not asked about."""
+    at, out = left.nonzero().squeeze(1).to(subject.x.device), torch.ones_like(left)
+    if len(at):
+        x, y = subject.x[at], subject.y[at]
+        points = probing.noise(subject.ball, subject.box, x, Streams.of_content(subject.seed, x))
+        out[at.cpu()] = torch.stack([predict(subject.asked.logits(p)) == y for p in points]).all(0).cpu()
+    return out
+
+
 def _radius_sweep(subject: _Subject, clean: Tensor) -> Flag | None:
-    """The radius doubles until nothing is left, or the ball holds the whole box."""
-    width = None if subject.box is None else subject.box[1] - subject.box[0]
+    """PGD in a ball that holds the whole box; what resists it sees the radius double until nothing is left.
+
+    Only of examples for which another answer is known to be in reach: the model gives it to one of the others.
+    """
+    width = None if subject.box is None else probing.data_width(subject.x, subject.box)
     most = probing.whole_box(subject.ball, subject.x, width)
-    radius, left, total = float(subject.ball.value), clean, int(clean.sum())
-    curve: dict[str, int] = {}
+    far = _within_reach(subject, most)
+    total, few = int((clean & far).sum()), max(1, 0.05 * int((clean & far).sum()))
+    left = _left(subject, most, clean & far)
+    if int(left.sum()) <= few:
+        return None
+    radius, curve = float(subject.ball.value), {}
+    left = clean & far
     while True:
         radius = min(radius, most)
-        left = subject.right(subject.pgd(20, radius, stop=True), left)
+        left = _left(subject, radius, left)
         curve[f"{radius:.4g}"] = int(left.sum())
         if int(left.sum()) <= 0.02 * total or radius >= most:
             break
         radius *= 2
-    if int(left.sum()) <= max(1, 0.05 * total):
+    if int(left.sum()) <= few:
         return None
     limit = "the whole box" if width is not None else "a thousand times the radius"
     text = (
@@ -355,3 +455,20 @@ def _radius_sweep(subject: _Subject, clean: Tensor) -> Flag | None:
         "and attack with other losses and without gradients."
     )
     return Flag("large_radius", "warning", text, {"right": total, "left_by_radius": curve})
+
+
+def _left(subject: _Subject, radius: float, among: Tensor) -> Tensor:
+    attack = subject.pgd(20, radius, stop=True)
+    return subject.asked.right(subject.x, subject.y, attack, subject.seed, among)
+
+
+def _within_reach(subject: _Subject, radius: float) -> Tensor:
+    """(n,) bool: another example, which the model takes for another class, lies in the ball of this radius."""
+    x, y = subject.x, subject.y  # all of them right
+    near = torch.zeros(len(x), dtype=torch.bool)
+    for i in range(len(x)):
+        others = x[y != y[i]]
+        near[i] = (
+            bool((type(subject.ball)(1.0).norm(others - x[i]) <= radius * (1 + 1e-6)).any()) if len(others) else False
+        )
+    return near

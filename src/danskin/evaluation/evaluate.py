@@ -17,13 +17,15 @@ from danskin.attacks.checks import DataBox, check_box, check_inputs, check_logit
 from danskin.attacks.guard import as_found, device_of, raw_module
 from danskin.attacks.square import Square
 from danskin.errors import InputError
+from danskin.evaluation.counted import Counted
 from danskin.evaluation.dependence import alone_and_together
-from danskin.evaluation.diagnostics import diagnose
+from danskin.evaluation.diagnostics import examine
 from danskin.evaluation.examples import Chunk, Data, chunks
 from danskin.evaluation.identity import Identity, identify
 from danskin.evaluation.journal import ROBUST, WRONG, Journal, Memory
-from danskin.evaluation.masking import Flag, flags_from_results, not_finite
+from danskin.evaluation.masking import Diagnosis, flags_from_results, not_finite
 from danskin.evaluation.meter import Listener, Meter, silent
+from danskin.evaluation.standing import standing
 from danskin.evaluation.suites import Suite, adapted, pieces, suite_of
 from danskin.evaluation.verdict import Stage, Verdict
 from danskin.inputs import check_model, whole_number
@@ -81,8 +83,9 @@ def evaluate(
         journal: writes outcomes and points as they are found, and knows them when asked again about the same model:
             the same weights, buffers and outputs (`danskin.evaluation.identity`).
         shard: (rank, world): look only at the examples whose number is rank modulo world; `Verdict.merge` joins.
-        diagnostics: examples to look for masked gradients with (`diagnose`), and whether an example's outputs depend on
-            the batch that it is in; 0 for none.
+        diagnostics: examples to look for masked gradients with (`diagnose`), at most, and whether an example's outputs
+            depend on the batch that it is in; 0 for none. As many as a tenth of the attacks' own passes allows, those
+            that are right first; more only where there is doubt.
         keep_points: return the inputs found by this call, all at once in memory (a journal keeps all on disk).
         progress: called with a small dict at the start and the end of each stage of each chunk ("state", "chunk",
             "stage", "examples", at the end "broken", "seconds"), and between with "work", "stage", "done" and "total".
@@ -111,7 +114,8 @@ def evaluate(
     journal = journal or Memory()
     meter = Meter(attacks, _count(data, shard), progress)
     judge = _Judge(raw, attacks, batch_size, seed, quick, journal, progress, meter, keep_points)
-    parts, flags = [], ()  # type: tuple[list[_Part], tuple[Flag, ...]]
+    parts: list[_Part] = []
+    first: Chunk | None = None
     for part in chunks(data, size, device, shard, box=box, digests=kept):
         if len(part.index):
             check_inputs(part.x, box)
@@ -121,14 +125,12 @@ def evaluate(
         if not len(part.index):
             continue
         with as_found(raw, "eval", device):
-            if not parts and diagnostics:
-                most = type(asked)(float(torch.as_tensor(asked.value).max()))  # it looks at one radius
-                flags = alone_and_together(raw, part.x)
-                flags += diagnose(raw, part.x[:diagnostics], part.y[:diagnostics], most, box=box, seed=seed)
             with meter.counting(raw if quick is None else quick):
                 done = judge(part)
         parts.append(done)
-    return _verdict(name, attacks, asked, box, seed, parts, judge, flags)
+        first = first or replace(part, x=part.x[:diagnostics].clone(), y=part.y[:diagnostics])
+    diagnosis = _diagnosis(raw, first, parts[0], asked, box, seed, judge) if first and diagnostics else None
+    return _verdict(name, attacks, asked, box, seed, parts, judge, diagnosis)
 
 
 @dataclass
@@ -300,6 +302,18 @@ def _once(which: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
     return which[first], points[first]
 
 
+def _diagnosis(model: Any, first: Chunk, part: _Part, ball: Ball, box: DataBox, seed: int, judge: _Judge) -> Diagnosis:
+    """A look at the model for at most a tenth of what has been spent, while nothing is in doubt."""
+    spent = sum(judge.journal.spent().values(), Cost())
+    most = type(ball)(float(torch.as_tensor(ball.value).max()))  # it looks at one radius
+    right, work = part.broken_by[: len(first.x)] != WRONG, (spent.forwards + 2 * spent.backwards) // 10
+    asked = Counted(model)
+    batch = alone_and_together(model, first.x[: max(2, min(8, work // 10))], asked)
+    work -= asked.cost.forwards
+    found = examine(model, first.x, first.y, most, box=box, seed=seed, right=right, work=work)
+    return replace(found, flags=(*batch, *found.flags), cost=asked.cost + found.cost)
+
+
 def _question(
     model: Identity,
     suite: str,
@@ -334,7 +348,7 @@ def _verdict(
     seed: int,
     parts: list[_Part],
     judge: _Judge,
-    flags: tuple[Flag, ...],
+    diagnosis: Diagnosis | None,
 ) -> Verdict:
     def joined(name: str) -> Tensor:
         return torch.cat([getattr(part, name) for part in parts]) if parts else torch.empty(0, dtype=torch.int64)
@@ -348,11 +362,12 @@ def _verdict(
         stages.append(Stage(name, repr(attack), seen, broke, cost, judge.left_out.get(name, "")))
     after = {s.name: (broken_by == ROBUST) | (broken_by > k) for k, s in enumerate(stages, 1) if not s.left_out}
     blind = {name for name, attack in attacks.items() if name in after and isinstance(attack, Square)}
-    flags += flags_from_results(after, black_box=blind) if len(broken_by) else ()
-    flags += not_finite(judge.bad_gradient)
+    masked = flags_from_results(after, black_box=blind) if len(broken_by) else ()
+    masked += not_finite(judge.bad_gradient)
+    flags = (*standing(joined("y"), broken_by != WRONG), *(diagnosis.flags if diagnosis else ()), *masked)
     kept = parts and all(part.points is not None for part in parts)
     points = joined("points") if kept else None
     return Verdict(
         suite, ball, box, seed, tuple(stages), joined("index"), joined("y"), broken_by, joined("probability"),
-        flags=flags, points=points,
+        flags=flags, points=points, diagnosis=diagnosis,
     )  # fmt: skip

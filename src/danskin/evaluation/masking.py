@@ -9,13 +9,14 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from danskin.errors import InputError
+from danskin.minmax import Cost
 
 Level = Literal["note", "warning"]
 _MORE = 0.002  # accuracy lower by more than this, and by two examples, is more than an accident (AutoAttack's 0.2 %)
@@ -39,6 +40,33 @@ class Flag:
 
     def __str__(self) -> str:
         return f"{self.level}: {self.name}: {self.text}"
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What a look at a model for masked gradients has seen, on how much, and what it cost.
+
+    Args:
+        flags: of the model itself first, then of attacks on it.
+        examples: that the model itself was looked at on.
+        attacked: that attacks were tried on; 0 where the budget did not reach.
+        cost: passes and seconds.
+    """
+
+    flags: tuple[Flag, ...] = ()
+    examples: int = 0
+    attacked: int = 0
+    cost: Cost = field(default_factory=Cost)
+
+    @property
+    def names(self) -> list[str]:
+        """Of its flags."""
+        return [flag.name for flag in self.flags]
+
+    def __str__(self) -> str:
+        passes = f"{self.cost.forwards} forwards, {self.cost.backwards} backwards, {self.cost.seconds:.2f} s"
+        tried = f"attacks on {self.attacked}" if self.attacked else "no attacks"
+        return f"the model on {self.examples} examples, {tried} ({passes})"
 
 
 _BLACK_BOX = ("square", "noise", "random", "transfer", "boundary", "hop", "spsa", "nes", "simba", "gaussian")

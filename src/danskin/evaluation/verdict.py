@@ -14,7 +14,8 @@ from danskin.attacks.attack import Ball
 from danskin.attacks.checks import DataBox
 from danskin.errors import InputError
 from danskin.evaluation.journal import ROBUST, WRONG
-from danskin.evaluation.masking import Flag
+from danskin.evaluation.masking import Diagnosis, Flag
+from danskin.evaluation.standing import NOT_TO_QUOTE, OF_OUTCOMES, standing
 from danskin.metrics import Share
 from danskin.metrics.per_class import PerClass
 from danskin.minmax import L1, L2, Cost, Linf
@@ -65,6 +66,7 @@ class Verdict:
         method: of the certificate.
         flags: reasons to doubt.
         points: (n, ...) the worst inputs found, clean ones where nothing broke them; None unless asked for.
+        diagnosis: the look at the model for masked gradients; its flags are among `flags`. None if there was none.
     """
 
     suite: str
@@ -80,6 +82,7 @@ class Verdict:
     method: str = ""
     flags: tuple[Flag, ...] = ()
     points: Tensor | None = None
+    diagnosis: Diagnosis | None = None
 
     @property
     def outcomes(self) -> Tensor:
@@ -121,8 +124,13 @@ class Verdict:
 
     @property
     def cost(self) -> Cost:
-        """All that was spent."""
-        return sum((stage.cost for stage in self.stages), Cost())
+        """All that was spent, the diagnosis included."""
+        return sum((stage.cost for stage in self.stages), self.diagnosis.cost if self.diagnosis else Cost())
+
+    @property
+    def quotable(self) -> bool:
+        """False where a flag says that what was judged is not the model as it was meant."""
+        return not any(flag.name in NOT_TO_QUOTE for flag in self.flags)
 
     @staticmethod
     def merge(parts: Sequence[Verdict]) -> Verdict:
@@ -158,8 +166,12 @@ class Verdict:
             for same in zip(*(p.stages for p in parts), strict=True)
         )
         names = ("index", "y", "broken_by", "probability", "certificates", "points")
-        seen: dict[str, Flag] = {flag.name: flag for p in parts for flag in p.flags}
-        return replace(first, stages=stages, flags=tuple(seen.values()), **{name: joined(name) for name in names})
+        whole: dict[str, Any] = {name: joined(name) for name in names}
+        clean = standing(whole["y"], whole["broken_by"] != WRONG)  # of all, not of a shard
+        seen = {f.name: f for p in parts for f in p.flags if f.name not in OF_OUTCOMES} | {f.name: f for f in clean}
+        looks = [p.diagnosis for p in parts if p.diagnosis]
+        diagnosis = replace(looks[0], cost=sum((d.cost for d in looks), Cost())) if looks else None
+        return replace(first, stages=stages, flags=tuple(seen.values()), diagnosis=diagnosis, **whole)
 
     def to_json(self) -> dict[str, Any]:
         """All but the points, as JSON."""
@@ -182,6 +194,8 @@ class Verdict:
                 if c.n
             ],
             "flags": [asdict(flag) for flag in self.flags],
+            "quotable": self.quotable,
+            "diagnosis": None if self.diagnosis is None else {**asdict(self.diagnosis), "flags": self.diagnosis.names},
             "cost": asdict(self.cost),
             "outcomes": {
                 "index": self.index.tolist(),
@@ -210,7 +224,8 @@ class Verdict:
             probability=torch.tensor(rows["probability"], dtype=torch.float64),
             certificates=None if certified is None else torch.tensor(certified, dtype=torch.bool),
             method=(found["certified"] or {}).get("method", ""),
-            flags=tuple(Flag(**flag) for flag in found["flags"]),
+            flags=(flags := tuple(Flag(**flag) for flag in found["flags"])),
+            diagnosis=_diagnosis(found.get("diagnosis"), flags),
         )
 
     def __str__(self) -> str:
@@ -219,8 +234,21 @@ class Verdict:
             after = self.by_attack[stage.name]
             what = stage.left_out or f"broke {stage.broken} of {stage.seen}"
             lines.append(f"after {stage.name:<13} {100 * after.value:.2f} %  ({what})")
-        lines.append(f"robust accuracy     {self.robust}   <- the number to quote, with suite {self.suite!r}")
+        word = (
+            f"<- the number to quote, with suite {self.suite!r}" if self.quotable else "<- not to be quoted, see below"
+        )
+        lines.append(f"robust accuracy     {self.robust}   {word}")
         if self.certified is not None:
             lines.append(f"certified at least  {self.certified}   ({self.method})")
+        if self.diagnosis is not None:
+            lines.append(f"looked for faults   {self.diagnosis}")
         lines += [f"{flag.level}: {flag.text}" for flag in self.flags]
         return "\n".join(lines)
+
+
+def _diagnosis(found: dict[str, Any] | None, flags: tuple[Flag, ...]) -> Diagnosis | None:
+    """From JSON; older verdicts have none."""
+    if found is None:
+        return None
+    own = tuple(flag for flag in flags if flag.name in found["flags"])
+    return Diagnosis(own, found["examples"], found["attacked"], Cost(**found["cost"]))
