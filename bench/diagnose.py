@@ -3,9 +3,9 @@
 python bench/diagnose.py                  bench/results/diagnose.md, about twenty minutes on one core
 python bench/diagnose.py --only attention  some networks only, without writing
 
-A zoo of ordinary networks on real MNIST, Fashion-MNIST and CIFAR-10 (needs $DANSKIN_DATA or a cache of the data), each as
-it begins and after a little training, is asked `diagnose` and `evaluate`: no flag is wanted but that accuracy is near
-chance. The same networks behind a fault must be flagged. Costs are shares of the evaluation's own passes and seconds.
+A zoo of ordinary networks on real MNIST, Fashion-MNIST and CIFAR-10 (from $DANSKIN_DATA or a cache of the data), each
+as it begins and after a little training, is asked `diagnose` and `evaluate`: no flag is wanted but near_chance.
+The same behind a fault must be flagged. Costs are shares of the evaluation's own passes and seconds.
 """
 
 from __future__ import annotations
@@ -107,6 +107,35 @@ def strided(shape: tuple[int, ...]) -> nn.Module:
     )  # fmt: skip
 
 
+def pooled_first(shape: tuple[int, ...]) -> nn.Module:
+    """Pooling before the activation: windows of constant background tie."""
+    return nn.Sequential(
+        nn.Conv2d(1, 16, 5), nn.MaxPool2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(16 * 144, 10)
+    )  # fmt: skip
+
+
+def maxout(shape: tuple[int, ...]) -> nn.Module:
+    """The larger one of two linear functions, a hundred times."""
+    pairs = Function(lambda z: z.view(len(z), 100, 2).amax(2))
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, 200), pairs, nn.Linear(100, 10))
+
+
+def standardized(x: Tensor, inner: nn.Module) -> Tensor:
+    """Each image to mean 0 and standard deviation 1."""
+    return inner((x - x.mean((1, 2, 3), True)) / x.std((1, 2, 3), keepdim=True))
+
+
+def ranged(x: Tensor, inner: nn.Module) -> Tensor:
+    """Each image to its own range: all black pixels share the minimum."""
+    low, high = x.amin((1, 2, 3), True), x.amax((1, 2, 3), True)
+    return inner((x - low) / (high - low))
+
+
+def clamped(x: Tensor, inner: nn.Module) -> Tensor:
+    """A clamp whose kinks are where the data is."""
+    return inner(x.clamp(0, 1))
+
+
 def quantized(x: Tensor, inner: nn.Module) -> Tensor:
     """Nothing done to the model: the inputs are black and white (see `examples`)."""
     return inner(x)
@@ -122,7 +151,7 @@ ZOO: dict[str, tuple[str, Callable[[tuple[int, ...]], nn.Module]]] = {
     "conv-relu-maxpool": ("mnist", lambda s: convolutional(s, nn.ReLU, maxpool, "")),
     "conv-relu-maxpool fashion": ("fashion_mnist", lambda s: convolutional(s, nn.ReLU, maxpool, "")),
     "conv-relu-maxpool cifar": ("cifar10", lambda s: convolutional(s, nn.ReLU, maxpool, "")),
-    "maxpool before relu": ("mnist", lambda s: nn.Sequential(nn.Conv2d(1, 16, 5), nn.MaxPool2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(16 * 144, 10))),
+    "maxpool before relu": ("mnist", pooled_first),
     "overlapping maxpool": ("fashion_mnist", lambda s: convolutional(s, nn.ReLU, lambda: nn.MaxPool2d(3, 2, 1), "")),
     "conv-relu-avgpool": ("mnist", lambda s: convolutional(s, nn.ReLU, avgpool, "")),
     "relu6": ("mnist", lambda s: convolutional(s, nn.ReLU6, maxpool, "")),
@@ -147,11 +176,11 @@ ZOO: dict[str, tuple[str, Callable[[tuple[int, ...]], nn.Module]]] = {
     "attention cifar": ("cifar10", Attention),
     "strided": ("fashion_mnist", strided),
     "strided cifar": ("cifar10", strided),
-    "maxout": ("mnist", lambda s: nn.Sequential(nn.Flatten(), nn.Linear(784, 200), Function(lambda z: z.view(len(z), 100, 2).amax(2)), nn.Linear(100, 10))),
-    "clamped inputs": ("mnist", lambda s: Function(lambda x, m: m(x.clamp(0, 1)), convolutional(s, nn.ReLU, maxpool, ""))),
+    "maxout": ("mnist", maxout),
+    "clamped inputs": ("mnist", lambda s: Function(clamped, convolutional(s, nn.ReLU, maxpool, ""))),
     "hard tanh on inputs": ("mnist", lambda s: Function(lambda x, m: m(F.hardtanh(2 * x - 1)), strided(s))),
-    "standardized per image": ("fashion_mnist", lambda s: Function(lambda x, m: m((x - x.mean((1, 2, 3), True)) / x.std((1, 2, 3), keepdim=True)), strided(s))),
-    "scaled to its range": ("mnist", lambda s: Function(lambda x, m: m((x - x.amin((1, 2, 3), True)) / (x.amax((1, 2, 3), True) - x.amin((1, 2, 3), True))), strided(s))),
+    "standardized per image": ("fashion_mnist", lambda s: Function(standardized, strided(s))),
+    "scaled to its range": ("mnist", lambda s: Function(ranged, strided(s))),
     "root of inputs": ("mnist", lambda s: Function(signed_root, strided(s))),
     "small_cnn": ("mnist", lambda s: build("small_cnn", input_shape=s, classes=10)),
     "preact_resnet8 cifar": ("cifar10", lambda s: build("preact_resnet18", input_shape=s, classes=10, width=8)),
@@ -296,7 +325,6 @@ def main() -> None:
     rows = zoo(options.only, options.points, options.radius)
     if options.only or options.radius:
         return
-    rule = lambda head: "|" + " --- |" * head.count("|")  # noqa: E731
     heads = [
         f"| network | state | diagnose | {HEAD} |",
         "| fault | wanted | diagnose | evaluate |",
@@ -305,13 +333,13 @@ def main() -> None:
     parts = [rows, faulty(), large()]
     titles = ["Ordinary networks", "The same behind faults", "Cost on networks that are not toys"]
     text = (
-        "# Flags of `diagnose`, and what it costs\n\nWritten by `bench/diagnose.py`; suite `fast`, one thread. `diagnose` "
-        "looks at 100 examples; an evaluation spends on it at most a tenth of its own passes while nothing is in doubt "
-        "(looked at: examples, and those that attacks were tried on; passes and seconds: shares of the evaluation's own; "
-        f"evaluation: all of it). Torch {torch.__version__}.\n"
+        "# Flags of `diagnose`, and what it costs\n\nWritten by `bench/diagnose.py`; suite `fast`, one thread, torch "
+        f"{torch.__version__}. `diagnose` looks at 100 examples; an evaluation spends on it at most a tenth of its own "
+        "passes while nothing is in doubt. Looked at: examples, and those that attacks were tried on. Passes, seconds: "
+        "shares of the evaluation's own. Evaluation: all of it.\n"
     )
     for title, head, part in zip(titles, heads, parts, strict=True):
-        text += f"\n## {title}\n" + "\n".join([head, rule(head[1:]), *part]) + "\n"
+        text += f"\n## {title}\n" + "\n".join([head, "|" + " --- |" * (head.count("|") - 1), *part]) + "\n"
     RESULT.write_text(text, encoding="utf-8")
 
 

@@ -9,9 +9,11 @@ from torch import nn
 from danskin import FGSM, L1, L2, PGD, AdversarialTraining, Linf, StandardTraining
 from danskin.data import load, to_float
 from danskin.errors import InputError, ModelError
-from danskin.evaluation import diagnostics
+from danskin.evaluation import diagnostics, probing
 from danskin.evaluation.diagnostics import Flag, diagnose, flags_from_results
 from danskin.evaluation.masking import flags_from_results as same
+from danskin.evaluation.subject import Subject
+from danskin.minmax import Streams
 
 BALL = Linf(0.15)
 
@@ -200,7 +202,7 @@ def test_autograd_inside_the_forward_pass(standard, digits, how):
 def test_functional_gradients_are_seen_however_imported(standard):
     from torch.autograd import grad
 
-    subject = diagnostics._Subject(None, torch.rand(2, 3), torch.zeros(2), BALL, None, 0, ("cross_entropy", "margin"))
+    subject = Subject(None, torch.rand(2, 3), torch.zeros(2), BALL, None, 0, ("cross_entropy", "margin"))
     for inner in (
         lambda x: torch.func.grad(lambda z: (z**2).sum())(x),
         lambda x: torch.autograd.functional.jacobian(lambda z: (z**2).sum(), x),
@@ -329,3 +331,87 @@ def test_fgsm_is_what_danskin_calls_it(standard, digits):
     from danskin.run.evaluation import title
 
     assert title(FGSM(BALL)).startswith("FGSM ") and title(PGD(BALL, steps=40)).startswith("PGD-40 ")
+
+
+# --- an ordinary zoo ----------------------------------------------------------------------------------------
+
+
+def image_net(act, pool, norm):
+    """On 1 x 8 x 8 digits, whose background is constant."""
+    norms = {
+        "none": nn.Identity(), "batch": nn.BatchNorm2d(8), "layer": nn.LayerNorm((8, 8, 8)),
+        "instance": nn.InstanceNorm2d(8),
+    }  # fmt: skip
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1), norms[norm], act(), pool(2), nn.Conv2d(8, 16, 3, padding=1), act(), pool(2),
+        nn.Flatten(), nn.Dropout(0.2), nn.Linear(64, 10),
+    )  # fmt: skip
+
+
+class Clamped(nn.Module):
+    """Kinks where the data is."""
+
+    def __init__(self, net, function):
+        super().__init__()
+        self.net, self.function = net, function
+
+    def forward(self, x):
+        return self.net(self.function(x))
+
+
+ORDINARY = {
+    "relu, max-pool": lambda: image_net(nn.ReLU, nn.MaxPool2d, "none"),
+    "relu6, max-pool, batch norm": lambda: image_net(nn.ReLU6, nn.MaxPool2d, "batch"),
+    "leaky relu, max-pool, layer norm": lambda: image_net(nn.LeakyReLU, nn.MaxPool2d, "layer"),
+    "hard tanh, max-pool": lambda: image_net(nn.Hardtanh, nn.MaxPool2d, "none"),
+    "gelu, avg-pool, instance norm": lambda: image_net(nn.GELU, nn.AvgPool2d, "instance"),
+    "clamped": lambda: Clamped(image_net(nn.ReLU, nn.MaxPool2d, "none"), lambda x: x.clamp(0, 1)),
+    "hard tanh of inputs": lambda: Clamped(
+        image_net(nn.ReLU, nn.AvgPool2d, "none"), lambda x: (2 * x - 1).clamp(-1, 1)
+    ),
+    "own range": lambda: Clamped(
+        image_net(nn.ReLU, nn.AvgPool2d, "none"), lambda x: (x - x.amin((1, 2, 3), True)) / x.amax((1, 2, 3), True)
+    ),
+}
+
+
+@pytest.mark.parametrize("steps", [0, 60], ids=["untrained", "trained"])
+@pytest.mark.parametrize("name", ORDINARY)
+def test_an_ordinary_network_has_no_flag(digits, name, steps):
+    x, y, xt, yt = digits
+    torch.manual_seed(0)
+    model = ORDINARY[name]()
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    for _ in range(steps):
+        rows = torch.randint(len(x), (64,))
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x[rows]), y[rows]).backward()
+        optimizer.step()
+    for levels in (16, 1):  # as they are, and black and white
+        assert names(diagnose(model.eval(), (xt * levels).round() / levels, yt, Linf(0.1), n=40)) == []
+
+
+def test_beside_an_example_lies_within_the_noise_and_leaves_room_for_the_step():
+    x = torch.tensor([[0.0, 0.5, 1.0, 0.01]]).repeat(200, 1) + torch.arange(200)[:, None] * 1e-9
+    step = torch.full((200,), 0.003, dtype=torch.float64)
+    base = probing.beside(x, step, (0, 1), Streams.of(0, torch.arange(200)))
+    assert bool((base >= 0.003 - 1e-7).all()) and bool((base <= 0.997 + 1e-7).all())
+    assert float((base - x).abs().max()) <= probing.BESIDE + 0.003 + 1e-6
+    assert len(base[:, 0].unique()) > 150  # not all at the edge: there windows of a pooling would tie again
+    assert float(base[:, 1].std()) == pytest.approx(probing.BESIDE / 3**0.5, rel=0.15)
+
+
+def test_units_of_the_data_do_not_matter(standard, digits):
+    """The steps of differences are shares of the box."""
+    x, y = digits[2:]
+    scaled = Faulty(standard, lambda m, z: m(z / 255))
+    assert diagnose(scaled, 255 * x, y, Linf(0.15 * 255), box=(0, 255), n=40) == ()
+    bad = Faulty(standard, lambda m, z: m(Straight.apply(z / 255)))
+    assert names(diagnose(bad, 255 * x, y, Linf(0.15 * 255), box=(0, 255))) == ["gradient_wrong"]
+
+
+def test_a_model_that_hides_part_of_its_gradient(standard, digits):
+    """Half of the pixels are detached: what autograd tells is right in half of the coordinates only."""
+    mask = (torch.arange(64).reshape(1, 8, 8) % 2).float()
+    bad = Faulty(standard, lambda m, z: m(z * mask + (z * (1 - mask)).detach()))
+    assert "gradient_wrong" in names(diagnose(bad, *digits[2:], BALL))

@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -21,50 +21,28 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 from torch.overrides import TorchFunctionMode
 
-from danskin.attacks import FGSM, PGD
 from danskin.attacks.attack import Ball
 from danskin.attacks.checks import DataBox, check_box, check_inputs, check_integer_labels, check_radius
 from danskin.attacks.guard import as_found, raw_module
 from danskin.callables import reach
-from danskin.errors import DanskinWarning, InputError, ModelError
-from danskin.evaluation import probing
+from danskin.errors import DanskinWarning, InputError
 from danskin.evaluation.counted import CHUNK, Counted
+from danskin.evaluation.gradient_checks import gradients
 from danskin.evaluation.masking import Diagnosis, Flag, flags_from_results
 from danskin.evaluation.standing import nothing_right, scaled_otherwise
+from danskin.evaluation.subject import Subject
+from danskin.evaluation.trials import attacked
 from danskin.inputs import check_model, in_box, whole_number
 from danskin.losses import LossName, apart, check_labels, get_loss, largest, predict
-from danskin.minmax import Cost, Streams
+from danskin.minmax import Cost
 from danskin.minmax.reading import read_ball
 
 __all__ = ["Diagnosis", "Flag", "diagnose", "examine", "flags_from_results"]
 
-_DIFFERENCES = 32  # examples whose gradients are compared with differences
 _REPEATED = 8  # examples that are asked several times
 #: Work (forwards plus twice the backwards) per example: what a first look takes, and what attacks take at most.
 _LOOK, _ATTACK = 15, 240
-
-
-@dataclass(frozen=True)
-class _Subject:
-    """A model and the examples that it is asked about; it is looked at in eval mode."""
-
-    model: Any
-    x: Tensor
-    y: Tensor
-    ball: Ball
-    box: DataBox
-    seed: int
-    losses: tuple[LossName, LossName]  # the usual one, and one that does not saturate
-    asked: Counted = field(default_factory=lambda: Counted(None))  # the model, counting
-
-    def first(self, n: int) -> _Subject:
-        """The first n of its examples."""
-        return replace(self, x=self.x[:n], y=self.y[:n])
-
-    def pgd(self, steps: int, radius: float | None = None, **options: Any) -> PGD:
-        """PGD on the usual loss."""
-        ball = self.ball if radius is None else type(self.ball)(radius)
-        return PGD(ball, steps=steps, box=self.box, loss=self.losses[0], **options)
+_FIXED = 10  # work, whatever the number of examples
 
 
 def diagnose(
@@ -146,7 +124,7 @@ def examine(
         raise InputError(
             f"ball: expected one radius for all examples, got {ball.value.numel()}; pass the radius of the verdict"
         )
-    k = len(x) if work is None else min(len(x), work // _LOOK)
+    k = len(x) if work is None else min(len(x), (work - _FIXED) // _LOOK)
     k, thorough = (k, True) if k >= 2 or k == len(x) else (2, False)
     known = right is not None
     if right is not None:
@@ -157,19 +135,19 @@ def examine(
     single = logits.ndim == 1 or logits.shape[1] == 1
     losses: tuple[LossName, LossName] = ("logistic", "squared") if single else ("cross_entropy", "margin")
     check_labels(y[:k], logits, get_loss(losses[0]))
-    subject = _Subject(asked.model, x, y, ball, box, seed, losses, asked)
+    subject = Subject(asked.model, x, y, ball, box, seed, losses, asked)
     right = (predict(logits) == y[:k]).cpu() if right is None else right
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DanskinWarning)  # of attacks, about what is a flag here
         flags = [_train_mode(subject), _few_classes(logits), _probabilities(logits)]
         flags += [] if known else [nothing_right(right)]
         flags.append(scaled_otherwise(asked, x, y, right))
-        noisy = _random(subject.first(k))
+        noisy = _random(subject.first(k), 4 if thorough else 2)
         flags += [noisy, _autograd_inside(subject)]
-        flags += _gradients(subject.first(k), logits, bool(noisy)) if thorough else []
+        flags += gradients(subject.first(k), logits, bool(noisy)) if thorough else []
         rest = None if work is None else work - asked.cost.forwards - 2 * asked.cost.backwards
         many = 0 if any(f and f.name == "no_gradient" for f in flags) else _affordable(rest, ball, right)
-        flags += _attacked(subject, right, many, surrogate) if many else []
+        flags += attacked(subject, right, many, surrogate) if many else []
     cost = replace(asked.cost, seconds=time.perf_counter() - began)
     return Diagnosis(tuple(flag for flag in flags if flag is not None), k, many, cost)
 
@@ -186,7 +164,7 @@ def _affordable(rest: int | None, ball: Ball, right: Tensor) -> int:
 # --- the model itself -----------------------------------------------------------------------------------
 
 
-def _train_mode(subject: _Subject) -> Flag | None:
+def _train_mode(subject: Subject) -> Flag | None:
     modules = reach(subject.model).modules
     found = [type(m).__name__ for m in modules if isinstance(m, _NormBase | _DropoutNd) and m.training]
     if not found:
@@ -227,7 +205,7 @@ def _probabilities(logits: Tensor) -> Flag | None:
     return Flag("probabilities", "warning", text, {"examples": len(rows), "largest_deviation": off})
 
 
-def _random(subject: _Subject, repeats: int = 4) -> Flag | None:
+def _random(subject: Subject, repeats: int) -> Flag | None:
     """A few examples several times; where that differs, more of them."""
     few = subject.first(_REPEATED)
     changed, relative = _spread(draws := few.asked.draws(few.x, repeats))
@@ -267,7 +245,7 @@ class _Watch(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _autograd_inside(subject: _Subject) -> Flag | None:
+def _autograd_inside(subject: Subject) -> Flag | None:
     model = getattr(subject.model, "_orig_mod", subject.model)  # of torch.compile: the mode would recompile it
     watch = _Watch()
     with as_found(model, "eval", subject.x.device), watch:
@@ -281,194 +259,3 @@ def _autograd_inside(subject: _Subject) -> Flag | None:
         "optimisation, and attack with BPDA and without gradients, too."
     )
     return Flag("autograd_inside", "warning", text, {"calls": len(watch.seen), "kinds": sorted(set(watch.seen))})
-
-
-# --- gradients ------------------------------------------------------------------------------------------
-
-
-def _gradients(subject: _Subject, logits: Tensor, noisy: bool) -> list[Flag | None]:
-    """Are there gradients, are they zero, are they the derivatives, and do they say something within the ball?
-
-    All of it at points beside the examples, where a healthy model has a derivative (`probing.beside`).
-    """
-    x, y, asked, k = subject.x, subject.y, subject.asked, min(len(subject.x), _DIFFERENCES)
-    streams = Streams.of_content(subject.seed, x)
-    step = torch.full((len(x),), probing.steps(_precision(x, logits))[0] * probing.data_width(x, subject.box))
-    step = step.to(x.device, torch.float64)
-    base = probing.beside(x, step, subject.box, streams.child(0))
-    try:
-        score = probing.score_of(logits)
-        usual, other = (get_loss(name).function for name in subject.losses)
-        wanted = (usual, other) if score is other else (usual, other, score)
-        _, found = asked.gradients(base, y, wanted)
-    except ModelError:
-        return [_no_gradient()]
-    zero, slope = [~g.flatten(1).any(1).cpu() for g in found[:2]], found[-1]
-    flags = [_zero_gradient((zero[0], zero[1]), predict(logits) == y)]
-    if noisy:  # a random model has no derivative to compare with
-        return flags
-    head, streams = subject.first(k), streams.rows(torch.arange(k, device=x.device))
-    fine = probing.slopes(
-        asked, base[:k], y[:k], score, slope[:k], step[:k], [streams.child(1).sign(x[:k])], subject.box
-    )
-    if wrong := _wrong(head, logits[:k], fine.error > 0.25):
-        return [*flags, wrong]
-    return [*flags, _shattered(head, logits[:k], base[:k], slope[:k], streams)]
-
-
-def _no_gradient() -> Flag:
-    text = (
-        "the outputs do not depend differentiably on the input, so no attack by gradients can work; use attacks "
-        "without gradients, or replace the step that breaks the chain by a smooth one for the attack (BPDA)."
-    )
-    return Flag("no_gradient", "warning", text, {})
-
-
-def _zero_gradient(slopes: tuple[Tensor, Tensor], right: Tensor) -> Flag | None:
-    right = right.cpu()
-    usual, margin = (int((s & right).sum()) for s in slopes)
-    total = int(right.sum())
-    if usual == 0 and margin == 0:
-        return None
-    cure = (
-        "attack with the margin or DLR loss"
-        if margin == 0
-        else "the margin's is zero too: attack without gradients, or through a smooth replacement (BPDA)"
-    )
-    text = (
-        f"of {total} correctly classified examples, {usual} have a gradient of the usual loss that is exactly zero, "
-        f"and {margin} one of the margin; an attack that starts there does not move, and the example counts as robust: "
-        f"{cure}."
-    )
-    return Flag("zero_gradient", "warning", text, {"right": total, "usual_loss": usual, "margin": margin})
-
-
-def _precision(x: Tensor, logits: Tensor) -> str:
-    """The coarser one of inputs and outputs."""
-    return str(torch.finfo(max(x.dtype, logits.dtype, key=lambda t: torch.finfo(t).eps)).dtype)
-
-
-def _wrong(subject: _Subject, logits: Tensor, doubt: Tensor) -> Flag | None:
-    """The doubtful examples are looked at with care; where that does not clear them, all."""
-    if int(doubt.sum()) <= max(1, 0.1 * len(doubt)):
-        return None
-    asked, box, seed = subject.asked, subject.box, subject.seed
-    few = doubt.nonzero().squeeze(1)[:4]
-    wrong, _ = probing.not_the_derivative(asked, subject.x[few], subject.y[few], logits[few], box, seed)
-    if not bool(wrong.any()):
-        return None
-    wrong, precision = probing.not_the_derivative(asked, subject.x, subject.y, logits, box, seed)
-    count, k = int(wrong.sum()), len(wrong)
-    if count <= max(1, 0.1 * k):
-        return None
-    text = (
-        f"the gradient does not match finite differences of the margin on {count} of {k} examples (precision "
-        f"{precision}): a rounding or thresholding step, or a gradient that was replaced, stands between them, so "
-        "attacks follow the wrong slope; use attacks without gradients, or a better replacement (BPDA)."
-    )
-    return Flag("gradient_wrong", "warning", text, {"examples": k, "precision": precision, "fine": count})
-
-
-def _shattered(subject: _Subject, logits: Tensor, base: Tensor, slope: Tensor, streams: Streams) -> Flag | None:
-    """One direction for each example; where these do not agree with the gradients as a whole, many."""
-    x, y, asked, box, k = subject.x, subject.y, subject.asked, subject.box, len(subject.x)
-    step = probing.coordinate_step(subject.ball, x)
-    if not bool((step > 0).all()):
-        return None
-    found = probing.slopes(asked, base, y, probing.score_of(logits), slope, step, [streams.child(2).sign(x)], box)
-    told, seen = found.told / found.size[:, None].clamp_min(1e-300), found.seen / found.size[:, None].clamp_min(1e-300)
-    together = float((told * seen).sum() / (told.norm() * seen.norm()).clamp_min(1e-300))
-    if together >= 0.5 or bool((seen == 0).all()):
-        return None
-    count = int(probing.misleads(asked, x, y, logits, subject.ball, box, subject.seed).sum())
-    if count <= max(1, 0.25 * k):
-        return None
-    text = (
-        f"the gradient does not foretell changes of the margin over half the radius on {count} of {k} examples: the "
-        "loss is shattered or strongly curved within the ball, so single steps mislead; use many small steps, "
-        "restarts, and attacks without gradients."
-    )
-    return Flag("gradient_shattered", "warning", text, {"examples": k, "fine": 0, "coarse": count})
-
-
-# --- attacks on it --------------------------------------------------------------------------------------
-
-
-def _attacked(
-    subject: _Subject, right: Tensor, many: int, surrogate: Callable[[Tensor], Tensor] | None
-) -> list[Flag | None]:
-    """Fast attacks in the verdict's ball on so many of the examples that are right, then a growing ball."""
-    asked, y = subject.asked, subject.y
-    at = right.nonzero().squeeze(1)[:many].to(y.device)
-    subject = replace(subject, x=subject.x[at], y=y[at])
-    clean = torch.ones(len(at), dtype=torch.bool)
-    one = FGSM(subject.ball, box=subject.box, loss=subject.losses[0])
-    tried = {"fgsm": one, "pgd-10": subject.pgd(10, stop=True), "pgd-40": subject.pgd(40, stop=True)}
-    flags = {name: asked.right(subject.x, subject.y, a, subject.seed, clean) for name, a in tried.items()}
-    left = torch.stack(list(flags.values())).all(0)  # blind attacks matter where those with gradients fail
-    flags["random noise"] = _under_noise(subject, left)
-    if surrogate is not None:
-        attack, other = subject.pgd(40, keep="value"), raw_module(surrogate)
-        chunks = zip(subject.x.split(CHUNK), subject.y.split(CHUNK), strict=True)
-        moved = torch.cat([attack(other, x, y, seed=subject.seed).x for x, y in chunks])
-        flags["transfer"] = (predict(asked.logits(moved)) == subject.y).cpu()
-    return [*flags_from_results(flags), _radius_sweep(subject, clean)]
-
-
-def _under_noise(subject: _Subject, left: Tensor) -> Tensor:
-    """(n,) bool: those of `left` that no noise breaks, and all others, which are not asked about."""
-    at, out = left.nonzero().squeeze(1).to(subject.x.device), torch.ones_like(left)
-    if len(at):
-        x, y = subject.x[at], subject.y[at]
-        points = probing.noise(subject.ball, subject.box, x, Streams.of_content(subject.seed, x))
-        out[at.cpu()] = torch.stack([predict(subject.asked.logits(p)) == y for p in points]).all(0).cpu()
-    return out
-
-
-def _radius_sweep(subject: _Subject, clean: Tensor) -> Flag | None:
-    """PGD in a ball that holds the whole box; what resists it sees the radius double until nothing is left.
-
-    Only of examples for which another answer is known to be in reach: the model gives it to one of the others.
-    """
-    width = None if subject.box is None else probing.data_width(subject.x, subject.box)
-    most = probing.whole_box(subject.ball, subject.x, width)
-    far = _within_reach(subject, most)
-    total, few = int((clean & far).sum()), max(1, 0.05 * int((clean & far).sum()))
-    left = _left(subject, most, clean & far)
-    if int(left.sum()) <= few:
-        return None
-    radius, curve = float(subject.ball.value), {}
-    left = clean & far
-    while True:
-        radius = min(radius, most)
-        left = _left(subject, radius, left)
-        curve[f"{radius:.4g}"] = int(left.sum())
-        if int(left.sum()) <= 0.02 * total or radius >= most:
-            break
-        radius *= 2
-    if int(left.sum()) <= few:
-        return None
-    limit = "the whole box" if width is not None else "a thousand times the radius"
-    text = (
-        f"at radius {radius:.4g}, {limit}, {int(left.sum())} of {total} examples still resist PGD-20, "
-        "though some other class can be reached there; the attack fails, not the adversary: suspect masked gradients, "
-        "and attack with other losses and without gradients."
-    )
-    return Flag("large_radius", "warning", text, {"right": total, "left_by_radius": curve})
-
-
-def _left(subject: _Subject, radius: float, among: Tensor) -> Tensor:
-    attack = subject.pgd(20, radius, stop=True)
-    return subject.asked.right(subject.x, subject.y, attack, subject.seed, among)
-
-
-def _within_reach(subject: _Subject, radius: float) -> Tensor:
-    """(n,) bool: another example, which the model takes for another class, lies in the ball of this radius."""
-    x, y = subject.x, subject.y  # all of them right
-    near = torch.zeros(len(x), dtype=torch.bool)
-    for i in range(len(x)):
-        others = x[y != y[i]]
-        near[i] = (
-            bool((type(subject.ball)(1.0).norm(others - x[i]) <= radius * (1 + 1e-6)).any()) if len(others) else False
-        )
-    return near

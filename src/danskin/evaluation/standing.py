@@ -24,8 +24,8 @@ NOT_TO_QUOTE = frozenset({"nothing_right", "near_chance", "scaled_otherwise", "c
 OF_OUTCOMES = frozenset({"nothing_right", "near_chance"})
 
 _ENOUGH = 0.8  # of the examples right: nobody asks whether the scale is another
-_SCREEN = 4  # wrong examples that are asked first
-_CHANCE = 1e-3  # of so many gains and so few losses, if scale did not matter
+_SCREEN = 2  # wrong examples that are asked first
+_CHANCE = 0.01 / 4  # of so many gains and so few losses, if scale did not matter; four scales are tried
 
 
 def nothing_right(right: Tensor) -> Flag | None:
@@ -95,8 +95,8 @@ def _rescaled(x: Tensor) -> Iterator[tuple[str, Tensor]]:
 def scaled_otherwise(asked: Counted, x: Tensor, y: Tensor, right: Tensor) -> Flag | None:
     """A warning where the model does far better on rescaled inputs: its normalization may be missing.
 
-    Only where accuracy leaves doubt; a few wrong examples first, and all where most of those come right. The flag
-    needs more gains than losses than chance gives in one of a thousand (sign test).
+    Only where accuracy leaves doubt; two wrong examples first, and all where both come right. The flag
+    needs more gains than losses than chance gives in one of a hundred, over four scales (sign test).
 
     Args:
         asked: the model.
@@ -106,25 +106,30 @@ def scaled_otherwise(asked: Counted, x: Tensor, y: Tensor, right: Tensor) -> Fla
     """
     right = right.cpu()
     wrong = (~right).nonzero().squeeze(1)
-    if float(right.double().mean()) >= _ENOUGH or len(wrong) < 2:
+    if float(right.double().mean()) >= _ENOUGH or len(wrong) < _SCREEN:
         return None
     few = wrong[:_SCREEN].to(x.device)
+    best: tuple[str, Tensor] | None = None
     for how, points in _rescaled(x):
         try:
-            if int((predict(asked.logits(points[few])) == y[few]).sum()) < 0.75 * len(few):
+            if int((predict(asked.logits(points[few])) == y[few]).sum()) < len(few):
                 continue
             now = (predict(asked.logits(points)) == y).cpu()
         except Exception:  # of any kind: a model may refuse values outside its box, which is an answer too
             continue
-        gains, losses = int((now & ~right).sum()), int((right & ~now).sum())
-        total = gains + losses
-        if sum(math.comb(total, j) for j in range(gains, total + 1)) > _CHANCE * 2**total:
-            continue
-        text = (
-            f"{int(right.sum())} of {len(right)} clean examples are right as they are, {int(now.sum())} when inputs "
-            f"are {how}: the model seems to have been trained on such inputs; put the scaling before it "
-            "(danskin.models.Normalize), and do not quote this."
-        )
-        numbers = {"right": int(right.sum()), "rescaled": int(now.sum()), "examples": len(right), "inputs": how}
-        return Flag("scaled_otherwise", "warning", text, numbers)
-    return None
+        if best is None or int(now.sum()) > int(best[1].sum()):
+            best = how, now
+    if best is None:
+        return None
+    how, now = best
+    gains, losses = int((now & ~right).sum()), int((right & ~now).sum())
+    total = gains + losses
+    if sum(math.comb(total, j) for j in range(gains, total + 1)) > _CHANCE * 2**total:
+        return None
+    text = (
+        f"{int(right.sum())} of {len(right)} clean examples are right as they are, {int(now.sum())} when inputs "
+        f"are {how}: the model seems to have been trained on such inputs; put the scaling before it "
+        "(danskin.models.Normalize), and do not quote this."
+    )
+    numbers = {"right": int(right.sum()), "rescaled": int(now.sum()), "examples": len(right), "inputs": how}
+    return Flag("scaled_otherwise", "warning", text, numbers)

@@ -128,6 +128,7 @@ def _bracket(run: Run) -> dict[str, Any]:
         "count": count_text(n),
         "method": (found["certified"] or {}).get("method", ""),
         "expected": verdict_words.expected(found),
+        "doubtful": verdict_words.doubtful(found),
     }  # fmt: skip
 
 
@@ -325,6 +326,7 @@ _SECTIONS: dict[str, tuple[str, Callable[[Run], Any]]] = {
     "bracket": ("accuracies", _bracket),
     "asked": ("question", lambda run: verdict_words.asked(run.result)),
     "flags": ("flags", lambda run: verdict_words.flags(run.result)),
+    "diagnosis": ("diagnosis", lambda run: verdict_words.diagnosis(run.result)),
     "limits": ("whole verdict", lambda run: verdict_words.limits(run.result)),
     "stages": ("attacks", _stages),
     "classes": ("classes", _classes),

@@ -78,6 +78,23 @@ def flags(found: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
     return out
 
 
+def doubtful(found: Mapping[str, Any]) -> bool:
+    """Whether a flag says that the number is not to be quoted; older verdicts do not tell."""
+    return found.get("quotable") is False
+
+
+def diagnosis(found: Mapping[str, Any]) -> str:
+    """What the model was looked at for faults on, and for how many passes; empty where it was not."""
+    look = found.get("diagnosis")
+    if not look:
+        return ""
+    n, tried, cost = int(look["examples"]), int(look["attacked"]), look["cost"]
+    passes = f"{count_text(cost['forwards'])} forwards and {count_text(cost['backwards'])} backwards"
+    attacked = f", and cheap attacks tried on {count_text(tried)}" if tried else ""
+    one = "example" if n == 1 else "examples"
+    return f"The model was looked at on {count_text(n)} {one}{attacked}: {passes}, counted in the cost."
+
+
 def expected(found: Mapping[str, Any]) -> str:
     """The mean over draws of being right, of a random model; empty where it is robust accuracy itself."""
     value = found.get("expected")

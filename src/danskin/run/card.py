@@ -50,6 +50,7 @@ def card(result: dict[str, Any]) -> dict[str, Any]:
             "expected": result["expected"],
             "per_class": result["per_class"],
             "flags": result["flags"],
+            "quotable": result["quotable"],
             "settings": result["settings"],
             "cost": result["cost"],
         },
