@@ -36,6 +36,9 @@ from danskin.minmax.reading import read_ball
 Model = Callable[[Tensor], Tensor]
 #: Examples in memory at a time: enough to keep batches full while rows leave.
 CHUNK = 1024
+#: A look at the model for faults takes one pass for so many of the attacks: its batches are small, so that a tenth of
+#: the seconds needs less than a tenth of the passes.
+_SHARE = 15
 
 
 def evaluate(
@@ -306,7 +309,7 @@ def _diagnosis(model: Any, first: Chunk, part: _Part, ball: Ball, box: DataBox, 
     """A look at the model for at most a tenth of what has been spent, while nothing is in doubt."""
     spent = sum(judge.journal.spent().values(), Cost())
     most = type(ball)(float(torch.as_tensor(ball.value).max()))  # it looks at one radius
-    right, work = part.broken_by[: len(first.x)] != WRONG, (spent.forwards + 2 * spent.backwards) // 10
+    right, work = part.broken_by[: len(first.x)] != WRONG, (spent.forwards + 2 * spent.backwards) // _SHARE
     asked = Counted(model)
     batch = alone_and_together(model, first.x[: max(2, min(8, work // 10))], asked)
     work -= asked.cost.forwards
