@@ -272,7 +272,7 @@ FAULTS: dict[str, tuple[str, Callable[[Tensor, nn.Module], Tensor]]] = {
     "logits times 1e4": ("zero_gradient", lambda x, m: 1e4 * m(x)),
     "rounding without gradient": ("zero_gradient", lambda x, m: m((x * 8).round() / 8)),
     "rounding with a pretended gradient": ("gradient_wrong", lambda x, m: m(Straight.apply(x))),
-    "shattered": ("gradient_shattered", lambda x, m: m(x + 0.1 * torch.sin(400 * x))),
+    "shattered": ("gradient_shattered", lambda x, m: m(x + 0.1 * torch.sin(500 * x))),
     "noise in the forward pass": ("random", lambda x, m: m(x + 0.1 * torch.randn_like(x))),
     "inputs expected in 0 to 255": ("scaled_otherwise", lambda x, m: m((x / 255 - 0.1307) / 0.3081)),
 }
