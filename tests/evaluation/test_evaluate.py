@@ -340,7 +340,7 @@ def test_model_is_left_as_found(digits_net):
     ({"data": []}, "data: expected at least one example"),
     ({"data": [(torch.rand(2, 4), torch.zeros(2), torch.zeros(2))]}, r"data: expected \(x, y\)"),
     ({"data": (torch.rand(3, 4), torch.zeros(2))}, "as many labels as inputs"),
-    ({"suite": "full"}, "suite: expected one of standard, plus, rand, fast, deep, got"),
+    ({"suite": "full"}, "suite: expected one of standard, plus, rand, fast, deep or attacks, got"),
     ({"suite": []}, "suite: expected at least one attack"),
     ({"suite": [PGD(Linf(0.2))]}, "suite: expected attacks on"),
     ({"batch_size": 0}, "batch_size: expected at least 1"),
