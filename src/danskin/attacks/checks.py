@@ -107,7 +107,8 @@ def check_logits(logits: Any, n: int) -> Tensor:
         )
     if not logits.is_floating_point():
         raise ModelError(
-            f"model: expected floating-point logits, got {logits.dtype}; return scores, not predicted labels"
+            f"model: expected floating-point logits, got {logits.dtype}; return "
+            + ("real scores (z.real or z.abs())" if logits.is_complex() else "scores, not predicted labels")
         )
     if logits.ndim == 0 or len(logits) != n:
         raise ModelError(

@@ -14,8 +14,8 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 
 from danskin.attacks.parametrizations import fresh_cache
-from danskin.callables import Found, alone, reach, surely
-from danskin.errors import DanskinWarning, InputError
+from danskin.callables import Found, alone, answerable, reach, surely
+from danskin.errors import DanskinWarning, InputError, ModelError
 
 #: What BatchNorm does while the adversary moves. Public code means three different things:
 #: "eval": running statistics, and dropout off (TRADES, MART); "batch_frozen": statistics of the batch, buffers
@@ -34,10 +34,20 @@ def raw_module(model: Callable[..., Tensor]) -> Any:
 
 
 def device_of(model: Any) -> torch.device:
-    """The device of the first parameter, buffer or tensor that the model reaches; the CPU if it reaches none."""
+    """The device of the first parameter, buffer or tensor that the model reaches; the CPU if it reaches none.
+
+    Raises:
+        ModelError: it is the meta device, where tensors hold no numbers.
+    """
     behind = reach(model)
     held = itertools.chain.from_iterable((*m.parameters(), *m.buffers()) for m in behind.roots)
-    return next((t.device for t in itertools.chain(held, behind.tensors)), torch.device("cpu"))
+    device = next((t.device for t in itertools.chain(held, behind.tensors)), torch.device("cpu"))
+    if device.type == "meta":
+        raise ModelError(
+            "model: expected weights that hold numbers, got tensors on the meta device; load them first "
+            "(net.to_empty(device='cpu') and net.load_state_dict(...))"
+        )
+    return device
 
 
 @contextmanager
@@ -51,7 +61,7 @@ def as_found(model: Any, batchnorm: BatchNormMode, device: torch.device, *, warn
     """
     _check(batchnorm)
     modules = reach(model).modules
-    with torch.inference_mode(False), torch.enable_grad(), alone(modules), fresh_cache():
+    with torch.inference_mode(False), torch.enable_grad(), alone(modules), fresh_cache(), answerable(model):
         changing = batchnorm == "train_update"
         found, dice = Found(modules, buffers=not changing, attributes=not changing), _random_state(device)
 
@@ -76,7 +86,7 @@ def mode_of(model: Any, batchnorm: BatchNormMode, *, warn: bool = False) -> Iter
     """
     _check(batchnorm)
     modules = reach(model).modules
-    with alone(modules):
+    with alone(modules), answerable(model):
         found = Found(modules, buffers=batchnorm != "train_update", attributes=False)
         try:
             _set_mode(modules, batchnorm, warn)

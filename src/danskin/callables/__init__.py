@@ -1,6 +1,8 @@
-"""What stands behind a callable: the modules that it reaches, and their state as it was found."""
+"""What stands behind a callable: the modules that it reaches, their state as it was found, and its faults."""
 
+from danskin.callables.copies import copied
+from danskin.callables.faults import answerable, said
 from danskin.callables.keep import Found, alone, surely
 from danskin.callables.reach import Reach, reach
 
-__all__ = ["Found", "Reach", "alone", "reach", "surely"]
+__all__ = ["Found", "Reach", "alone", "answerable", "copied", "reach", "said", "surely"]

@@ -50,12 +50,12 @@ class Found:
     def freeze(self) -> None:
         """Parameters do not require gradients."""
         for p in self._trained:
-            p.requires_grad_(False)
+            _require(p, False)
 
     def restore(self) -> None:
         """Put everything back; may be called again, after it was interrupted."""
         for p in self._trained:
-            p.requires_grad_(True)
+            _require(p, True)
         for m, training, track in self._flags:
             if training is not None and m.training != training:  # frozen TorchScript has none
                 m.training = training
@@ -76,6 +76,11 @@ class Found:
             _put_back(tensor, value)
         for m, extra in self._extra:
             m.set_extra_state(copy.deepcopy(extra))
+
+
+def _require(parameter: Tensor, flag: bool) -> None:
+    with torch.inference_mode(parameter.is_inference()):  # else torch does not give it back to an inference tensor
+        parameter.requires_grad_(flag)
 
 
 def _kept(value: Any, tensor: bool = False) -> bool:

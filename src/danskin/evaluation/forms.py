@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from danskin.attacks.asking import Precision
 from danskin.attacks.guard import as_found, raw_module
+from danskin.callables import said
 from danskin.errors import DanskinWarning, InputError
 from danskin.evaluation.quick import quicker
 from danskin.minmax.precision import at_least_float32
@@ -55,6 +56,8 @@ _FORMS = {str(form): form for form in (Form("bfloat16"), Form(channels_last=True
 def fastest(model: nn.Module, x: Tensor, *, rounds: int = 3) -> Form:
     """The form of the model that is quickest on these inputs and this machine, or the model as it is.
 
+    Forms that fail are left out with a warning, and a model without a gradient is searched with as it is.
+
     A form is taken where both a forward pass and one with the gradient to the input take at most 0.75 of the
     model's own: the rest may go to confirming what it finds. It is timed, so it may be another one next time.
 
@@ -70,6 +73,9 @@ def fastest(model: nn.Module, x: Tensor, *, rounds: int = 3) -> Form:
         raise InputError("fastest: expected inputs to time the model on, got an empty batch; pass 16 to 64")
     raw = raw_module(model)
     with as_found(raw, "eval", x.device, warn=False):
+        if (reason := _no_gradient(raw, x)) is not None:
+            warnings.warn(f"fastest: expected a gradient to time, got {reason}; the model as it is", DanskinWarning, 2)
+            return Form()
         ready = {name: quick for name, form in _FORMS.items() if (quick := _working(name, form, raw, x)) is not None}
         ratios: dict[str, list[list[float]]] = {name: [] for name in ready}
         _seconds(raw, x)
@@ -85,14 +91,26 @@ def fastest(model: nn.Module, x: Tensor, *, rounds: int = 3) -> Form:
 
 def _working(name: str, form: Form, model: nn.Module, x: Tensor) -> Callable[[Tensor], Tensor] | None:
     """The model in this form, tried once; None, with a warning, where it cannot compute in it."""
-    quick = form.of(model)
     try:
+        quick = form.of(model)
         _seconds(quick, x)
-    except RuntimeError as error:
+    except Exception as error:  # whatever a model raises that is not used to this form
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         warnings.warn(f"fastest: expected the model to work in {name}, got {reason}; left out", DanskinWarning, 3)
         return None
     return quick
+
+
+def _no_gradient(model: Any, x: Tensor) -> str | None:
+    """Why the model cannot be differentiated; None where it can. A model that does not even compute raises."""
+    with torch.no_grad():
+        model(x[:1])
+    leaf = x[:1].detach().clone().requires_grad_()
+    try:
+        torch.autograd.grad(at_least_float32(model(leaf)).sum(), leaf)
+    except Exception as error:
+        return said(error)
+    return None
 
 
 def _seconds(model: Any, x: Tensor) -> tuple[float, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Callable
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from danskin.attacks.asking import Precision
 from danskin.attacks.checks import check_precision
 from danskin.attacks.guard import raw_module
+from danskin.callables import copied, said
 from danskin.errors import DanskinWarning, InputError
 
 #: Layers whose weights autocast would round anew in every pass.
@@ -41,7 +41,8 @@ def quicker(
     """A copy of the model that computes the same faster, for `evaluate(..., quick=...)`.
 
     Args:
-        model: left as it is.
+        model: left as it is. One that cannot be copied is used itself, with a warning: then only images change their
+            memory format, and autocast rounds weights in every pass.
         channels_last: weights and images in this memory format: pays for convolutions.
         compile: through `torch.compile`, for batches of any size; falls back with a warning where it fails.
         precision: "bfloat16" computes what autocast does, with the weights of linear and convolution layers rounded
@@ -56,16 +57,29 @@ def quicker(
         raise InputError(f"quicker: expected an nn.Module, got {type(raw).__name__}; pass quick=None")
     if not (channels_last or compile or low):
         raise InputError("quicker: expected channels_last, compile or precision, got none of them; pass quick=None")
-    fast: nn.Module = copy.deepcopy(raw).eval().requires_grad_(False)
+    fast = _prepared(raw, channels_last, low)
+    if channels_last or low:
+        fast = _Form(fast, channels_last, low)
+    return _Compiled(fast) if compile else fast
+
+
+def _prepared(raw: nn.Module, channels_last: bool, low: bool) -> nn.Module:
+    """A copy in this memory format, with weights rounded once; the model itself where it cannot be copied."""
+    try:
+        fast: nn.Module = copied(raw).eval().requires_grad_(False)
+    except Exception as error:  # whatever somebody else's parts raise
+        warnings.warn(
+            f"quicker: expected a model that can be copied, got {said(error)}; searching with the model itself, whose "
+            "weights keep their precision and memory format",
+            DanskinWarning,
+            stacklevel=3,
+        )
+        return raw
     if low:
         for module in fast.modules():
             if type(module) in _ROUNDED:
                 module.to(torch.bfloat16)
-    if channels_last:
-        fast = fast.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if channels_last or low:
-        fast = _Form(fast, channels_last, low)
-    return _Compiled(fast) if compile else fast
+    return fast.to(memory_format=torch.channels_last) if channels_last else fast  # type: ignore[call-overload]
 
 
 class _Compiled:

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from danskin.callables import Found, alone, reach, surely
+from danskin.callables import Found, alone, answerable, reach, surely
 from danskin.errors import InputError, ModelError
 from danskin.inputs import check_model, class_numbers, not_floating
 from danskin.losses import LossName, check_labels, get_loss
@@ -34,7 +34,8 @@ def finished(model: Any, device: torch.device) -> Iterator[None]:
     """The model as a finished thing: eval mode, gradients on; it and the random state are left as found."""
     modules = reach(model).modules
     devices = [device] if device.type == "cuda" else []
-    with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices), alone(modules):
+    dice = torch.random.fork_rng(devices)
+    with torch.inference_mode(False), torch.enable_grad(), dice, alone(modules), answerable(model):
         found = Found(modules)
         try:
             for m in modules:
@@ -79,6 +80,8 @@ def logits_of(model: Model, x: Tensor) -> Tensor:
         raise ModelError(
             f"model: expected logits of shape ({len(x)}, classes), got {got}; return logits only, batch first"
         )
+    if not logits.is_floating_point():
+        raise ModelError(f"model: expected floating-point logits, got {logits.dtype}; return real scores")
     return at_least_float32(logits)
 
 

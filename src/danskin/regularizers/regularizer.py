@@ -5,17 +5,19 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from danskin.attacks import checks
 from danskin.attacks.attack import Ball
 from danskin.attacks.checks import DataBox
 from danskin.attacks.guard import raw_module
+from danskin.callables import answerable
 from danskin.errors import InputError, ModelError
 from danskin.inputs import check_fields, check_model, whole_number
 from danskin.losses import LossName, check_labels, get_loss
@@ -142,7 +144,7 @@ class Regularizer(ABC):
         known = gradient if gradient is None or rows is None else gradient[rows]
         term = self.now(memory)
         term = term if rows is None else term._for(rows)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and scale > 0):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and scale > 0), answerable(model):
             values = term.values(model, part, labels, seed=seed, gradient=known)
         if self.schedule is not None:
             self.schedule.update(self._held(memory), float(mean(values.detach().mean())))
@@ -200,10 +202,11 @@ class Regularizer(ABC):
             twice: the gradient is to be differentiated again (by the weights).
         """
         leaf = point.detach().requires_grad_()
-        value = self.losses(model, leaf, y, dtype)
-        slope = None
-        if twice and value.requires_grad:
-            (slope,) = torch.autograd.grad(value.sum(), leaf, create_graph=True, allow_unused=True)
+        with twice_differentiable() if twice else nullcontext():
+            value = self.losses(model, leaf, y, dtype)
+            slope = None
+            if twice and value.requires_grad:
+                (slope,) = torch.autograd.grad(value.sum(), leaf, create_graph=True, allow_unused=True)
         if slope is None:
             slope, bad = finite(gradient_at(value, leaf), value)  # which says what is wrong, if anything is
             if bool(bad):
@@ -262,6 +265,11 @@ def gradients_on() -> Iterator[bool]:
     wanted = torch.is_grad_enabled()
     with torch.inference_mode(False), torch.enable_grad():
         yield wanted
+
+
+def twice_differentiable() -> AbstractContextManager[None]:
+    """A context in which attention is plain arithmetic: its fused kernels have no second derivative."""
+    return sdpa_kernel(SDPBackend.MATH)
 
 
 def inner_product(a: Tensor, b: Tensor) -> Tensor:

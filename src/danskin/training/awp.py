@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from danskin.attacks.guard import mode_of, raw_module
 from danskin.attacks.parametrizations import fresh_cache
-from danskin.errors import InputError
+from danskin.errors import InputError, ModelError
 from danskin.minmax import L2, Template
 from danskin.training.objective import Found, Losses, Memory, Model, Objective, Step, Wrapper
 
@@ -52,6 +52,26 @@ def layers(model: nn.Module) -> dict[str, nn.Parameter]:
         for name, p in model.named_parameters()
         if p.requires_grad and p.ndim > 1 and name.rpartition(".")[2] == "weight"
     }
+
+
+def module_of(name: str, model: Any) -> Any:
+    """The raw module whose weights an objective called `name` moves.
+
+    Raises:
+        InputError: it is something else than a module.
+        ModelError: its weights were made under inference_mode.
+    """
+    raw = raw_module(model)
+    if not isinstance(raw, nn.Module):
+        raise InputError(
+            f"{name}: expected an nn.Module, whose weights it shifts, got {type(raw).__name__}; pass the network itself"
+        )
+    if any(p.is_inference() for p in raw.parameters()):
+        raise ModelError(
+            f"{name}: expected weights that autograd follows, got inference tensors; make or load the model outside of "
+            "torch.inference_mode"
+        )
+    return raw
 
 
 def layerwise_ascent(weights: Sequence[Tensor], gradients: Sequence[Tensor], gamma: float) -> list[Tensor]:
@@ -116,7 +136,7 @@ class AWP(Wrapper):
             step.memory[_STEPS] += 1
             return self.objective.losses(model, found, step)
         model = getattr(model, "_orig_mod", model)  # a compiled module would be compiled anew for every shift
-        weights = layers(raw_module(model))
+        weights = layers(module_of("AWP", model))
         if not weights:
             raise InputError("AWP: expected a model with weight matrices or kernels, got none; leave AWP out")
         shifts = self._shifts(model, weights, found, step)

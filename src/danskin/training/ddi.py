@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from danskin.attacks import Attack
-from danskin.attacks.guard import BatchNormMode, mode_of, raw_module
+from danskin.attacks.guard import BatchNormMode, mode_of
 from danskin.attacks.parametrizations import fresh_cache
 from danskin.errors import InputError
 from danskin.losses import LossName
 from danskin.minmax import Template, min_norm_weights
-from danskin.training.awp import Shifted
+from danskin.training.awp import Shifted, module_of
 from danskin.training.gram import layerwise_gram
 from danskin.training.objective import (
     Found,
@@ -133,6 +133,8 @@ class DDi(Objective):
     def _stored(self, model: Model, found: Found, step: Step) -> Losses:
         raw, loss = _bare(model), trainable_loss(outer_loss(self.attack, self.loss))
         parameters = [p for p in raw.parameters() if p.requires_grad]
+        if not parameters:
+            raise InputError("DDi: expected a model with weights to train, got none; check requires_grad")
         each, gradients = [], []
         for points in found.points:
             with torch.enable_grad(), fresh_cache():
@@ -171,7 +173,7 @@ class DDi(Objective):
 
 def _bare(model: Model) -> Any:
     """The model without DistributedDataParallel: what is taken from it is averaged by hand."""
-    return model.raw if isinstance(model, Shifted) else raw_module(model)
+    return model.raw if isinstance(model, Shifted) else module_of("DDi", model)
 
 
 def _products(rows: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from danskin.attacks import Attack
 from danskin.attacks.guard import as_found
+from danskin.callables import answerable
 from danskin.data import batch_indices, crop_flip, draw_crop_flip, to_float
 from danskin.errors import DanskinWarning, DivergenceError, InputError
 from danskin.training.objective import Objective, inner_attack
@@ -106,11 +107,12 @@ class Loop:
                 group["momentum"] = momentum
         state.optimizer.zero_grad(set_to_none=True)
         low = trainer.precision == "bfloat16"
-        with torch.autocast(x.device.type, torch.bfloat16) if low else nullcontext():
-            loss = self.objective(
-                self.outer, x, y, seed=_mixed(self.seed, state.step), memory=state.memory, index=self._mine(rows)
-            )
-        loss.backward()
+        with answerable(state.model):
+            with torch.autocast(x.device.type, torch.bfloat16) if low else nullcontext():
+                loss = self.objective(
+                    self.outer, x, y, seed=_mixed(self.seed, state.step), memory=state.memory, index=self._mine(rows)
+                )
+            loss.backward()
         if trainer.clean_pass:
             with torch.no_grad():
                 state.model(x)

@@ -17,6 +17,7 @@ from torch import Tensor
 from danskin.attacks import Attack
 from danskin.attacks.checks import check_integer_labels
 from danskin.attacks.guard import BatchNormMode
+from danskin.callables import answerable
 from danskin.errors import InputError
 from danskin.inputs import check_fields, check_model, whole_number
 from danskin.losses import LossName, check_labels, get_loss, labelled_loss, predict
@@ -159,6 +160,7 @@ class Objective(ABC):
 
         Raises:
             InputError: an empty batch, labels or inputs that do not fit, or no memory where one is needed.
+            ModelError: torch cannot do what the model asks of it.
         """
         name = type(self).__name__
         check_model(model)
@@ -173,7 +175,8 @@ class Objective(ABC):
                     "memory = objective.begin() and pass memory=memory in every step"
                 )
         step = Step(whole_number(seed, "seed"), memory, index, together(model))
-        return self.losses(model, self.search(model, x, y, step), step).value.mean()
+        with answerable(model):
+            return self.losses(model, self.search(model, x, y, step), step).value.mean()
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,21 @@
+"""A copy of a module, also of one that holds what a pass has left behind."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+
+from danskin.callables.reach import reach
+
+
+def copied(module: nn.Module) -> nn.Module:
+    """`copy.deepcopy`, where tensors with a history (features kept on self, a weight made by a hook) are cut off it.
+
+    Raises:
+        Exception: whatever parts that cannot be copied raise (locks, open files, scripted functions).
+    """
+    made = {id(t): t.detach().clone() for t in reach(module).tensors if not t.is_leaf}
+    with torch.no_grad():  # TorchScript would give its copies a history
+        return copy.deepcopy(module, made)
