@@ -34,14 +34,19 @@ def raw_module(model: Callable[..., Tensor]) -> Any:
 
 
 def device_of(model: Any) -> torch.device:
-    """The device of the first parameter, buffer or tensor that the model reaches; the CPU if it reaches none.
+    """The device of the first parameter, buffer or tensor that the model reaches; the CPU if it reaches none."""
+    behind = reach(model)
+    held = itertools.chain.from_iterable((*m.parameters(), *m.buffers()) for m in behind.roots)
+    return next((t.device for t in itertools.chain(held, behind.tensors)), torch.device("cpu"))
+
+
+def home_of(model: Any) -> torch.device:
+    """The device to bring inputs to: that of the model.
 
     Raises:
         ModelError: it is the meta device, where tensors hold no numbers.
     """
-    behind = reach(model)
-    held = itertools.chain.from_iterable((*m.parameters(), *m.buffers()) for m in behind.roots)
-    device = next((t.device for t in itertools.chain(held, behind.tensors)), torch.device("cpu"))
+    device = device_of(model)
     if device.type == "meta":
         raise ModelError(
             "model: expected weights that hold numbers, got tensors on the meta device; load them first "

@@ -13,9 +13,11 @@ from danskin.callables.reach import reach
 def copied(module: nn.Module) -> nn.Module:
     """`copy.deepcopy`, where tensors with a history (features kept on self, a weight made by a hook) are cut off it.
 
+    The copy can be differentiated, whether it is made under inference_mode or of tensors that were.
+
     Raises:
         Exception: whatever parts that cannot be copied raise (locks, open files, scripted functions).
     """
     made = {id(t): t.detach().clone() for t in reach(module).tensors if not t.is_leaf}
-    with torch.no_grad():  # TorchScript would give its copies a history
+    with torch.inference_mode(False), torch.no_grad():  # without which TorchScript gives its copies a history
         return copy.deepcopy(module, made)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from danskin.attacks import checks
 from danskin.attacks.attack import Ball
-from danskin.attacks.guard import as_found, device_of, raw_module
+from danskin.attacks.guard import as_found, home_of, raw_module
 from danskin.errors import InputError, ModelError
 from danskin.evaluation.certificates.margins import cost_per_example, margin_bounds
 from danskin.evaluation.certificates.region import Region
@@ -141,7 +141,7 @@ class _Certifier:
 
     def add(self, x: Tensor, y: Tensor) -> None:
         if isinstance(self.model, torch.nn.Module) and any(True for _ in self.model.parameters()):
-            x = x.to(device_of(self.model))
+            x = x.to(home_of(self.model))
         checks.check_inputs(x, self.box)
         y, ball = y.to(x.device), self._ball_of(len(x))
         checks.check_radius(ball, x, self.box)

@@ -14,7 +14,7 @@ from torch import Tensor
 from danskin.attacks.asking import Precision
 from danskin.attacks.attack import JUDGE_DRAWS, Attack, Ball, in_bounds
 from danskin.attacks.checks import DataBox, check_box, check_inputs, check_logits
-from danskin.attacks.guard import as_found, device_of, raw_module
+from danskin.attacks.guard import as_found, home_of, raw_module
 from danskin.attacks.square import Square
 from danskin.errors import InputError
 from danskin.evaluation.counted import Counted
@@ -107,7 +107,7 @@ def evaluate(
     for value, what, least in ((seed, "seed", None), (batch_size, "batch_size", 1), (diagnostics, "diagnostics", 0)):
         whole_number(value, what, least)
     raw = raw_module(model)
-    device = device_of(raw) if device is None else _device(device)
+    device = home_of(raw) if device is None else _device(device)
     name, attacks = suite_of(suite, asked, box)
     attacks = {k: adapted(a, width=batch_size, precision=precision) for k, a in attacks.items()}
     if grid is not None:

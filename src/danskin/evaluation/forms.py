@@ -91,8 +91,8 @@ def fastest(model: nn.Module, x: Tensor, *, rounds: int = 3) -> Form:
 
 def _working(name: str, form: Form, model: nn.Module, x: Tensor) -> Callable[[Tensor], Tensor] | None:
     """The model in this form, tried once; None, with a warning, where it cannot compute in it."""
+    quick = form.of(model)
     try:
-        quick = form.of(model)
         _seconds(quick, x)
     except Exception as error:  # whatever a model raises that is not used to this form
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
