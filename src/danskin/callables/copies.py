@@ -18,6 +18,6 @@ def copied(module: nn.Module) -> nn.Module:
     Raises:
         Exception: whatever parts that cannot be copied raise (locks, open files, scripted functions).
     """
-    made = {id(t): t.detach().clone() for t in reach(module).tensors if not t.is_leaf}
     with torch.inference_mode(False), torch.no_grad():  # without which TorchScript gives its copies a history
+        made = {id(t): t.detach().clone() for t in reach(module).tensors if not t.is_leaf}
         return copy.deepcopy(module, made)
