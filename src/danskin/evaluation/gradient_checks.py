@@ -47,8 +47,9 @@ def gradients(subject: Subject, logits: Tensor, noisy: bool) -> list[Flag | None
 
 def _no_gradient() -> Flag:
     text = (
-        "the outputs do not depend differentiably on the input, so no attack by gradients can work; use attacks "
-        "without gradients, or replace the step that breaks the chain by a smooth one for the attack (BPDA)."
+        "the outputs do not depend differentiably on the input, so no attack by gradients can work, and probes "
+        "by gradients were left out; use attacks without gradients, or replace the step that breaks the chain by a "
+        "smooth one for the attack (BPDA)."
     )
     return Flag("no_gradient", "warning", text, {})
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from danskin.attacks.attack import Ball
 from danskin.attacks.checks import DataBox
 from danskin.attacks.guard import as_found
+from danskin.callables import copied
 from danskin.evaluation.counted import Counted
 from danskin.losses import apart, largest, margin
 from danskin.minmax import L1, L2, Box, Intersection, Linf, Streams
@@ -232,7 +232,8 @@ def _in_float64(model: Counted, x: Tensor, logits: Tensor) -> tuple[Counted, str
     if not isinstance(model.model, nn.Module) or x.device.type == "mps":
         return own
     try:
-        wide = Counted(copy.deepcopy(model.model).double())
+        with torch.inference_mode(False):  # in float64, too, it must be one that can be differentiated
+            wide = Counted(copied(model.model).double())
         with as_found(wide.model, "eval", x.device), torch.no_grad():
             again = wide.logits(x[:1].double())
     except (RuntimeError, TypeError, NotImplementedError, AttributeError):  # buffers or casts that stay float32, hooks
