@@ -9,8 +9,9 @@ from danskin.attacks.attack import Attack
 from danskin.attacks.towards import Towards, check_classes
 from danskin.errors import InputError
 from danskin.losses import LossName
-from danskin.minmax import L1, Maximizer, Restarts
+from danskin.minmax import Maximizer, Restarts
 from danskin.minmax.adaptive import AdaptiveAscent, Quirks, ShrinkingBalls, Start
+from danskin.minmax.intersection import order_of
 from danskin.minmax.maximize import Keep
 
 
@@ -46,13 +47,13 @@ class APGD(Attack):
 
     def ascent(self) -> AdaptiveAscent | ShrinkingBalls:
         """One run."""
-        l1 = isinstance(self.ball, L1)
+        l1 = order_of(self.ball) == 1
         shrinking = l1 if self.shrinking is None else self.shrinking
         if shrinking and not l1:
             raise InputError("shrinking: expected an L1 ball, got another; leave it out")
         run = AdaptiveAscent(
             self.steps,
-            self.ball.value if l1 else 2 * self.ball.value,
+            self.radius if l1 else 2 * self.radius,
             start=self.start,
             keep=self.keep,
             stop=self.stop,

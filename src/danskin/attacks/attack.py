@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -21,8 +22,6 @@ from danskin.errors import InputError
 from danskin.inputs import check_fields, check_model, whole_number
 from danskin.losses import LossName, get_loss
 from danskin.minmax import (
-    L1,
-    L2,
     Box,
     Cost,
     Cube,
@@ -36,13 +35,17 @@ from danskin.minmax import (
     Streams,
     Template,
 )
+from danskin.minmax.data_box import DataBox, box_for
 from danskin.minmax.gradients import warn_of_bad_gradient
+from danskin.minmax.intersection import order_of
 from danskin.minmax.maximize import ordinary
+from danskin.minmax.measured import measured, radius_of
 from danskin.minmax.precision import at_least_float32
 from danskin.minmax.reading import read_ball
-from danskin.minmax.rows import PerRow
+from danskin.minmax.rows import PerRow, numbers
 
-Ball = Linf | L2 | L1
+#: Any set of perturbations: a ball, or one of your own (docs/extending.md).
+Ball = Set
 #: Fresh passes that judge an attack on a random model.
 JUDGE_DRAWS = 20
 _TOLERANCE = 1e-6  # of the audit, relative to the radius and absolute in the box
@@ -93,10 +96,11 @@ class Attack(PerRow, ABC):
     """max over delta in ball and box of loss(model(x + delta), y), per example.
 
     Args:
-        ball: `Linf`, `L2` or `L1` with the radius in the data's own units; or a text such as "linf:8/255".
+        ball: `Linf`, `L2` or `L1` with the radius in the data's own units, a text such as "linf:8/255", or any other
+            `Set`.
         loss: what the adversary raises, by name (`danskin.losses.LOSSES`); with targets, an untargeted loss is
             lowered at the targets.
-        box: (low, high) of valid data, or None.
+        box: (low, high) of valid data, numbers or tensors with a bound for each channel; None for no bounds.
         batchnorm: what BatchNorm and dropout do meanwhile (`danskin.attacks.guard.BatchNormMode`).
         precision: "model", or "bfloat16" for the search (the outcome is always judged without it).
         grid: 255 keeps perturbed inputs at multiples of 1/255 of the box: valid images of 8 bits, seen as such by the
@@ -113,7 +117,7 @@ class Attack(PerRow, ABC):
 
     ball: Ball
     loss: LossName = field(default="cross_entropy", kw_only=True)
-    box: checks.DataBox = field(default=(0, 1), kw_only=True)
+    box: DataBox = field(default=(0, 1), kw_only=True)
     batchnorm: BatchNormMode = field(default="as_is", kw_only=True)
     precision: Precision = field(default="model", kw_only=True)
     grid: int | None = field(default=None, kw_only=True)
@@ -131,9 +135,22 @@ class Attack(PerRow, ABC):
         """Whether the attack can work on inputs of this shape."""
         return True
 
+    def objection(self, x: Tensor) -> str:
+        """Why the attack cannot work on inputs like x or in its ball; empty if it can."""
+        return "" if self.applies_to(x) else f"inputs of shape {tuple(x.shape[1:])} are not images"
+
     @abstractmethod
     def maximizer(self) -> Maximizer:
         """How this attack maximises."""
+
+    @property
+    def radius(self) -> Any:
+        """The radius of the ball, a number or one per example: what default steps are shares of."""
+        return radius_of(self.ball)
+
+    def sized(self, x: Tensor) -> Attack:
+        """The same attack with a ball that says its radius: one that does not is measured."""
+        return self if hasattr(self.ball, "value") else replace(self, ball=measured(self.ball, x))
 
     def feasible(self, x: Tensor) -> Set:
         """Perturbations of x within the ball that stay in the box."""
@@ -161,7 +178,7 @@ class Attack(PerRow, ABC):
             confirm = getattr(self, "stop", False)
             asking = Asking(searched, batch.dtype, plain, self.precision, self.draws, confirm)
             goal = Goal(batch.y, batch.targets, loss)
-            payoff = ShiftPayoff(asking, goal, batch.x, self.box, self._grid(batch))
+            payoff = ShiftPayoff(asking, goal, batch.x, box_for(self.box, batch.x), self._grid(batch))
             return payoff.from_clean() if loss.relative else payoff
 
         def payoff(batch: Batch, delta: Tensor) -> Tensor:
@@ -181,16 +198,17 @@ class Attack(PerRow, ABC):
 
     def points(self, batch: Batch, delta: Tensor) -> Tensor:
         """(batch, ...) the shifted inputs in the box (and on the grid), as the model takes them."""
-        return shifted(batch.x, delta, self.box, self._grid(batch)).to(batch.dtype)
+        return shifted(batch.x, delta, box_for(self.box, batch.x), self._grid(batch)).to(batch.dtype)
 
     def _grid(self, batch: Batch) -> Grid | None:
         if self.grid is None:
             return None
-        if self.box is None or self.grid < 1:
+        box = box_for(self.box, batch.x)
+        if box is None or self.grid < 1:
             raise InputError(
                 f"grid: expected at least 1 level and a box, got {self.grid} and {self.box}; use 255 and (0, 1)"
             )
-        grid = Grid(self.grid, self.box, self.ball)
+        grid = Grid(self.grid, box, self.ball)
         grid.check(batch.x, batch.dtype)
         return grid
 
@@ -316,7 +334,8 @@ class Attack(PerRow, ABC):
         """
         check_model(model)
         seed = whole_number(seed, "seed")
-        problem = self.problem(model, batchnorm, batch.x.device, quick)
+        own = self.sized(batch.x)
+        problem = own.problem(model, batchnorm, batch.x.device, quick)
         with problem.guard():
             if self.draws > 1:
                 torch.manual_seed(seed)  # the model's own dice; the state found is given back
@@ -326,11 +345,16 @@ class Attack(PerRow, ABC):
             if witness is not None:
                 heard = Heard(torch.arange(len(batch.x), device=batch.x.device), witness)
                 payoff = replace(payoff, asking=replace(payoff.asking, heard=heard))
-            if self.anywhere and isinstance(self.ball, Linf) and self.grid is None:
+            usual = type(self).feasible is Attack.feasible and self.grid is None
+            if self.anywhere and usual and order_of(self.ball) == math.inf:
                 payoff = replace(payoff, among_inputs=True)
-                found = self.maximizer()(payoff, batch.x, Cube(batch.x, self.ball, self.box), streams)
+                cube = Cube(batch.x, cast(Linf, self.ball), box_for(self.box, batch.x))
+                found = self.maximizer()(payoff, batch.x, cube, streams)
             else:
-                found = self.maximizer()(payoff, problem.start(batch), problem.feasible(batch), streams)
+                Y, start = problem.feasible(batch), problem.start(batch)
+                if not usual or order_of(self.ball) is None:  # a set of one's own need not hold 0
+                    start = Y.project(start)
+                found = own.maximizer()(payoff, start, Y, streams)
             if bool(payoff.asking.tally.bad_gradient):
                 warn_of_bad_gradient()
                 found = replace(found, status=Status.BAD_GRADIENT)
@@ -364,18 +388,29 @@ class Attack(PerRow, ABC):
         return Attacked(x, delta, success & audited, value, cost, found.status, probability)
 
 
-def perturbations(x: Tensor, ball: Ball, box: checks.DataBox) -> Set:
+def perturbations(x: Tensor, ball: Ball, box: DataBox) -> Set:
     """Perturbations of x within the ball that stay in the box."""
-    if box is None:
+    beside = box_for(box, x)
+    if beside is None:
         return ball
     # inputs may leave the box by rounding: no perturbation is then still feasible
-    return Intersection(ball, Box((box[0] - x).clamp_max(0), (box[1] - x).clamp_min(0)))
+    return Intersection(ball, Box((beside[0] - x).clamp_max(0), (beside[1] - x).clamp_min(0)))
+
+
+def audit_tolerance(ball: Ball) -> float:
+    """By how much a point may leave the ball, relative to its radius or 1, whichever is more."""
+    return _TOLERANCE if order_of(ball) is not None else 10 * _TOLERANCE
 
 
 def in_bounds(attack: Attack, delta: Tensor, x: Tensor) -> Tensor:
-    """(batch,) bool: the audit. Delta is in the ball and x in the box, to 1e-6, and neither is NaN."""
-    inside = attack.ball.violation(delta) <= _TOLERANCE * torch.as_tensor(attack.ball.value).clamp_min(1).to(delta)
-    return inside if attack.box is None else inside & (Box(*attack.box).violation(x) <= _TOLERANCE)
+    """(batch,) bool: the audit. Delta is in the ball and x in the box, to 1e-6, and neither is NaN.
+
+    A set of one's own may measure otherwise than an l_p ball what rounding does to x + delta: it is believed to 1e-5.
+    """
+    tolerance = audit_tolerance(attack.ball)
+    radius, box = numbers(getattr(attack.ball, "value", 1.0), delta), box_for(attack.box, delta)
+    inside = attack.ball.violation(delta) <= tolerance * radius.clamp_min(1)
+    return inside if box is None else inside & (Box(*box).violation(x.to(delta.dtype)) <= _TOLERANCE)
 
 
 def _pieces(payoff: ShiftPayoff, x: Tensor, size: int) -> Iterator[tuple[ShiftPayoff, Tensor]]:

@@ -15,7 +15,8 @@ from danskin.attacks.payoff import ShiftPayoff
 from danskin.attacks.square import Square
 from danskin.errors import InputError
 from danskin.losses import get_loss
-from danskin.minmax import L1, BestOf, Cost, Maximizer, Maximum, Set, Status, Streams
+from danskin.minmax import BestOf, Cost, Maximizer, Maximum, Set, Status, Streams
+from danskin.minmax.intersection import order_of
 from danskin.minmax.maximize import Payoff, look
 from danskin.minmax.reading import read_ball
 from danskin.minmax.rows import PerRow
@@ -37,7 +38,7 @@ def stages(
     if version not in get_args(Version):
         raise InputError(f"version: expected one of {', '.join(get_args(Version))}, got {version!r}; pick one")
     ball = read_ball(ball)
-    l1 = isinstance(ball, L1)
+    l1 = order_of(ball) == 1
     common = {"box": box, "width": width}
     ce = APGD(ball, restarts=5 if l1 or version == "plus" else 1, stop=True, **common)  # type: ignore[arg-type]
     if version == "rand":

@@ -209,6 +209,6 @@ class BasinHopping(Attack):
         if not self.slack >= 0:
             raise InputError(f"BasinHopping.slack: expected a number >= 0, got {self.slack}; inf spares nobody")
         return Hops(
-            self.ball.value, self.hops, self.climb, self.chains, self.exchange, self.least, self.slack, self.stop,
+            self.radius, self.hops, self.climb, self.chains, self.exchange, self.least, self.slack, self.stop,
             self.width,
         )  # fmt: skip

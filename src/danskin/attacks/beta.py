@@ -90,7 +90,7 @@ class BETA(Attack):
 
     def _ascent(self) -> SteppedAscent:
         default = "radius/10" if self.rule == "rmsprop" else "radius/4"
-        step = number(default if self.step is None else self.step, radius=self.ball.value, steps=self.steps)
+        step = number(default if self.step is None else self.step, radius=self.radius, steps=self.steps)
         return SteppedAscent(self.steps, step, self.rule, self.random_start, self.keep, self.stop, self.width)
 
     def maximizer(self) -> Maximizer:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from danskin.attacks.closest import Closest, ClosestAttack
 from danskin.errors import InputError
-from danskin.minmax import L2, Streams
+from danskin.minmax import Streams
 from danskin.minmax.maximize import mask
 from danskin.minmax.sets import rowwise, vector_norm
 
@@ -146,7 +146,7 @@ class Boundary(DecisionAttack):
     """
 
     moves: ClassVar[str] = "random walk along the boundary, decisions only"
-    norms: ClassVar[tuple[type, ...]] = (L2,)
+    norms: ClassVar[tuple[float, ...]] = (2,)
     limits: ClassVar[dict[str, tuple[float, float]]] = DecisionAttack.limits | {
         "around": (1e-12, math.inf), "toward": (1e-12, 1), "adapt": (1 + 1e-6, math.inf), "window": (1, math.inf),
         "every": (1, math.inf),

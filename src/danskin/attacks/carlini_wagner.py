@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from danskin.attacks.closest import Closest, ClosestAttack
-from danskin.minmax import L2
 from danskin.minmax.maximize import mask
 from danskin.minmax.sets import rowwise, vector_norm
 
@@ -100,7 +99,7 @@ class CarliniWagner(ClosestAttack):
     """
 
     moves: ClassVar[str] = "Adam on a penalty, its constant searched"
-    norms: ClassVar[tuple[type, ...]] = (L2,)
+    norms: ClassVar[tuple[float, ...]] = (2,)
     limits: ClassVar[dict[str, tuple[float, float]]] = {
         "steps": (1, math.inf), "searches": (1, math.inf), "step": (1e-12, math.inf), "confidence": (0, math.inf),
         "first_constant": (1e-12, math.inf), "ends": (1e-3, 1 - 1e-7), "refine": (0, math.inf),
@@ -126,13 +125,13 @@ class CarliniWagner(ClosestAttack):
         constants, found = Constants.begin(rows, self.first_constant), torch.zeros_like(rows, dtype=torch.bool)
         progress, tenth = Progress.begin(rows), max(1, self.steps // 10)
         while True:
-            tanh = w.tanh() if reach else w
-            delta = closest.boxed((tanh - tanh0).mul_(reach)) if reach else w.clone()
+            tanh = w.tanh() if reach is not None else w
+            delta = closest.boxed((tanh - tanh0).mul_(reach)) if reach is not None else w.clone()
             logits, hit, point = closest.look(delta, gradient=True)
             gap = (self.confidence - closest.f.goal.lead(logits)).clamp_min(0)
             g = closest.slope(gap * constants.c, point).add_(delta, alpha=2)
             loss = vector_norm(delta, 2) ** 2 + constants.c * gap.detach()
-            if reach:
+            if reach is not None:
                 g = g.mul_((1 - tanh * tanh).mul_(reach))
             at += 1
             found |= hit
@@ -153,10 +152,10 @@ class CarliniWagner(ClosestAttack):
             progress, constants = Progress(*left[7:9]), Constants(*left[9:])
         closest.refine(self.refine)
 
-    def _variable(self, closest: Closest) -> tuple[Tensor, float]:
-        """Where w begins, and r (0 without a box, where w is delta itself)."""
+    def _variable(self, closest: Closest) -> tuple[Tensor, Any]:
+        """Where w begins, and r (None without a box, where w is delta itself)."""
         if closest.f.box is None:
-            return closest.start, 0.0
+            return closest.start, None
         low, high = closest.f.box
         half = 0.5 * (high - low)
         return (((closest.f.x - low) / half - 1).clamp(-1, 1) * self.ends).atanh(), 2 * half / (1 + self.ends)

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from danskin.errors import DanskinWarning, InputError, ModelError
 from danskin.inputs import class_numbers, not_floating
-from danskin.minmax import L1, L2, Linf
+from danskin.minmax import Set
+from danskin.minmax.data_box import DataBox, box_for, box_width
+from danskin.minmax.intersection import order_of
+from danskin.minmax.measured import largest_radius
 
 _SLACK = 1e-6  # float images that left their box by rounding are not refused
-
-DataBox = tuple[float, float] | None
 
 
 def check_box(box: DataBox) -> None:
@@ -27,7 +28,7 @@ def check_box(box: DataBox) -> None:
     if (
         not pair
         or not all(isinstance(b, Real | Tensor) for b in box)
-        or not bool((box[0] < torch.as_tensor(box[1])).all())
+        or not bool((torch.as_tensor(box[0]) < torch.as_tensor(box[1])).all())
     ):
         raise InputError(f"box: expected (low, high) with low < high, or None for no box, got {box!r}; try (0, 1)")
 
@@ -63,12 +64,13 @@ def check_inputs(x: Any, box: DataBox) -> None:
             f"x: expected finite values, got NaN or infinity in {len(rows)} of {len(x)} examples (first: {rows[0]}); "
             "clean the data"
         )
-    if box is not None and (low < box[0] - _SLACK or high > box[1] + _SLACK):
+    beside = box_for(box, x)
+    if beside is not None and not _inside(x, low, high, beside):
         pixels = 2 < high <= 255 and low >= 0
         hint = "divide by 255 if these are pixels, or " if pixels else ""
         hint += "pass box=(low, high) of your data, or box=None"
         raise InputError(
-            f"x: expected values in the box [{box[0]:g}, {box[1]:g}], got {low:.4g} to {high:.4g}; {hint}; put "
+            f"x: expected values in the box {_named(beside)}, got {low:.4g} to {high:.4g}; {hint}; put "
             "normalisation into the model's first layer"
         )
 
@@ -78,22 +80,39 @@ def check_integer_labels(labels: Any, x: Tensor, what: str = "y") -> Tensor:
     return class_numbers(labels, len(x), what).to(x.device)
 
 
-def check_radius(ball: Linf | L2 | L1, x: Tensor, box: DataBox) -> None:
+def _inside(x: Tensor, low: float, high: float, box: tuple[Any, Any]) -> bool:
+    """Whether x, with these extremes, is in the box."""
+    if not any(isinstance(bound, Tensor) for bound in box):
+        return bool(box[0] - _SLACK <= low and high <= box[1] + _SLACK)
+    return bool(((x >= box[0] - _SLACK) & (x <= box[1] + _SLACK)).all())
+
+
+def _named(box: tuple[Any, Any]) -> str:
+    several = any(torch.as_tensor(bound).numel() > 1 for bound in box)
+    return ("of its channel or coordinate, within " if several else "") + _range(box)
+
+
+def _range(box: tuple[Any, Any]) -> str:
+    low, high = (torch.as_tensor(bound, dtype=torch.float64) for bound in box)
+    return f"[{float(low.min()):g}, {float(high.max()):g}]"
+
+
+def check_radius(ball: Set, x: Tensor, box: DataBox) -> None:
     """Refuse a radius no perturbation inside the box can use up: 8 where 8/255 was meant."""
-    if isinstance(ball.value, Tensor) and ball.value.ndim == 1 and len(ball.value) not in (1, len(x)):
+    value = getattr(ball, "value", None)
+    if isinstance(value, Tensor) and value.ndim == 1 and len(value) not in (1, len(x)):
         raise InputError(
-            f"radius: expected one number, or one for each of {len(x)} examples, got {len(ball.value)}; "
+            f"radius: expected one number, or one for each of {len(x)} examples, got {len(value)}; "
             f"use a tensor of shape ({len(x)},)"
         )
-    if box is None or not x.numel():
+    wide = box_width(box, x)
+    if wide is None or not x.numel() or order_of(ball) is None:
         return
-    d, width = math.prod(x.shape[1:]), box[1] - box[0]
-    most = {Linf: width, L2: width * math.sqrt(d), L1: width * d}[type(ball)]
-    largest = float(torch.as_tensor(ball.value).max())
-    if largest > most:
+    most, largest = float(ball.norm(wide).max()), largest_radius(ball)
+    if largest > most * (1 + 1e-12):
         raise InputError(
             f"{type(ball).__name__}.radius: expected at most {most:g}, the size of the whole box "
-            f"[{box[0]:g}, {box[1]:g}], got {largest:g}; radii are in the data's units: did you mean "
+            f"{_range(box_for(box, x) or (0, 1))}, got {largest:g}; radii are in the data's units: did you mean "
             f"'{largest:g}/255'?"
         )
 

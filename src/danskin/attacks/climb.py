@@ -14,9 +14,10 @@ from danskin.attacks.basin_hopping import BasinHopping
 from danskin.attacks.square import Square
 from danskin.errors import InputError
 from danskin.losses import LossName
-from danskin.minmax import L1, Cost, Maximizer, Maximum, Set, Status, Streams
+from danskin.minmax import Cost, Maximizer, Maximum, Set, Status, Streams
 from danskin.minmax.adaptive import AdaptiveAscent
 from danskin.minmax.conveyor import best_of_fan
+from danskin.minmax.intersection import order_of
 from danskin.minmax.maximize import Payoff, improves, look, mask
 from danskin.minmax.rows import PerRow, rows_of
 
@@ -174,9 +175,9 @@ class SquareClimb(Attack):
 
     def maximizer(self) -> Maximizer:
         """The usual run, the climb, the longer climb."""
-        value = self.ball.value
+        value = self.radius
         usual = AdaptiveAscent(
-            self.steps, value if isinstance(self.ball, L1) else 2 * value, stop=self.stop, width=self.width
+            self.steps, value if order_of(self.ball) == 1 else 2 * value, stop=self.stop, width=self.width
         )
         near = replace(usual, start="given", step=value / 2)
         square = Square(self.ball, self.queries, stop=self.stop, width=self.width)

@@ -20,8 +20,11 @@ from danskin.attacks.attack import Attack, Ball
 from danskin.attacks.payoff import ShiftPayoff
 from danskin.errors import InputError
 from danskin.losses import usable
-from danskin.minmax import Cost, Intersection, Linf, Maximizer, Maximum, Set, Status, Streams, Template
+from danskin.minmax import Cost, Intersection, Maximizer, Maximum, Set, Status, Streams, Template
+from danskin.minmax.balls import balls_named
+from danskin.minmax.intersection import order_of
 from danskin.minmax.maximize import Payoff, mask
+from danskin.minmax.measured import radius_of
 from danskin.minmax.rows import numbers
 from danskin.minmax.sets import rowwise, vector_norm
 
@@ -67,7 +70,7 @@ class Closest:
         self._flat: Tensor | None = None
         self.distance = torch.full((n,), math.inf, dtype=y0.dtype, device=device)
         self._ranks = self.distance.clone()
-        self.radius = numbers(self.ball.value, y0)
+        self.radius = numbers(radius_of(self.ball), y0)
         self.spent = torch.zeros(n, dtype=torch.int64, device=device)
         self.least = 0.0
         self.rank: Callable[[Tensor], Tensor] | None = None
@@ -187,7 +190,7 @@ class Closest:
 
     def blend(self, delta: Tensor, share: Tensor) -> Tensor:
         """The point a `share` (rows,) of the way from 0 to delta; in l_inf delta clipped to that share of its norm."""
-        if isinstance(self.ball, Linf):
+        if order_of(self.ball) == math.inf:
             most = rowwise(share * self.ball.norm(delta), delta)
             return torch.minimum(torch.maximum(delta, -most), most)
         return delta * rowwise(share, delta)
@@ -255,14 +258,20 @@ class ClosestAttack(Attack):
     """
 
     template: ClassVar[Template] = Template("fixed", "input shift", "adversarial points of the box", "- norm")
-    #: Balls whose norm the attack can measure.
-    norms: ClassVar[tuple[type, ...]] = ()
+    #: The p of the l_p balls whose norm the attack can measure.
+    norms: ClassVar[tuple[float, ...]] = ()
     #: The smallest and largest value of hyperparameters.
     limits: ClassVar[dict[str, tuple[float, float]]] = {}
     #: Of the model only its decision is used.
     labels_only: ClassVar[bool] = False
 
     stop: bool = field(default=False, kw_only=True)
+
+    def objection(self, x: Tensor) -> str:
+        """A ball of another norm."""
+        if order_of(self.ball) in self.norms:
+            return super().objection(x)
+        return f"{type(self).__name__} measures no distances but those of {balls_named(self.norms)}"
 
     @abstractmethod
     def search(self, closest: Closest) -> None:
@@ -275,9 +284,10 @@ class ClosestAttack(Attack):
             InputError: a norm this attack has not, a hyperparameter out of range, or several draws per look.
         """
         name = type(self).__name__
-        if not isinstance(self.ball, self.norms):
-            names = " or ".join(norm.__name__ for norm in self.norms)
-            raise InputError(f"{name}.ball: expected {names}, got {self.ball}; this attack measures no other norm")
+        if order_of(self.ball) not in self.norms:
+            raise InputError(
+                f"{name}.ball: expected {balls_named(self.norms)}, got {self.ball}; this attack measures no other norm"
+            )
         if self.draws != 1:
             raise InputError(
                 f"{name}.draws: expected 1, got {self.draws}; the closest point of a random model is not defined: "

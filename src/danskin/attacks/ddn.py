@@ -9,7 +9,6 @@ from typing import ClassVar
 import torch
 
 from danskin.attacks.closest import Closest, ClosestAttack, annealed
-from danskin.minmax import L2
 from danskin.minmax.sets import rowwise, vector_norm
 
 
@@ -39,7 +38,7 @@ class DDN(ClosestAttack):
     """
 
     moves: ClassVar[str] = "unit gradient steps, norm by success"
-    norms: ClassVar[tuple[type, ...]] = (L2,)
+    norms: ClassVar[tuple[float, ...]] = (2,)
     limits: ClassVar[dict[str, tuple[float, float]]] = {
         "steps": (1, math.inf), "step": (1e-12, math.inf), "norm": (1e-12, math.inf), "shrink": (1e-6, 1 - 1e-6),
         "refine": (0, math.inf),

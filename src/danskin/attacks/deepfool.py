@@ -12,7 +12,7 @@ from torch import Tensor
 from danskin.attacks.closest import Closest, ClosestAttack
 from danskin.attacks.payoff import ShiftPayoff
 from danskin.errors import InputError
-from danskin.minmax import L2, Linf
+from danskin.minmax.intersection import order_of
 from danskin.minmax.maximize import mask
 from danskin.minmax.sets import rowwise
 
@@ -44,7 +44,7 @@ class DeepFool(ClosestAttack):
     """
 
     moves: ClassVar[str] = "steps to the boundary of the linearised model"
-    norms: ClassVar[tuple[type, ...]] = (L2, Linf)
+    norms: ClassVar[tuple[float, ...]] = (2, math.inf)
     limits: ClassVar[dict[str, tuple[float, float]]] = {
         "steps": (1, math.inf), "overshoot": (0, math.inf), "refine": (0, math.inf),
     }  # fmt: skip
@@ -84,7 +84,7 @@ class DeepFool(ClosestAttack):
                 break
             delta, rivals, slack, gap, w, dual = left
             size = rowwise((1 + self.overshoot) * (gap.abs() + slack) / dual, w)
-            step = size * w.sign() if isinstance(self.ball, Linf) else size * w / rowwise(dual, w)
+            step = size * w.sign() if order_of(self.ball) == math.inf else size * w / rowwise(dual, w)
             delta = closest.boxed(delta + step)
         closest.refine(self.refine)
 

@@ -12,7 +12,6 @@ from torch import Tensor
 from danskin.attacks.carlini_wagner import Constants, Progress
 from danskin.attacks.closest import Closest, ClosestAttack
 from danskin.errors import InputError
-from danskin.minmax import L1, L2
 from danskin.minmax.maximize import mask
 from danskin.minmax.sets import rowwise, vector_norm
 
@@ -52,7 +51,7 @@ class EAD(ClosestAttack):
     """
 
     moves: ClassVar[str] = "shrinkage steps with momentum, penalty constant searched"
-    norms: ClassVar[tuple[type, ...]] = (L1, L2)
+    norms: ClassVar[tuple[float, ...]] = (1, 2)
     limits: ClassVar[dict[str, tuple[float, float]]] = {
         "steps": (1, math.inf), "searches": (1, math.inf), "step": (1e-12, math.inf), "sparsity": (1e-12, math.inf),
         "confidence": (0, math.inf), "first_constant": (1e-12, math.inf), "refine": (0, math.inf),

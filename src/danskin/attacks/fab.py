@@ -10,15 +10,20 @@ import torch
 from torch import Tensor
 
 from danskin.attacks.attack import Attack
-from danskin.attacks.fab_steps import BoundarySteps, Nearest, PullBack, ball_of
+from danskin.attacks.fab_steps import BoundarySteps, Nearest, PullBack
 from danskin.attacks.payoff import ShiftPayoff
 from danskin.attacks.towards import Towards, check_classes
 from danskin.errors import InputError
 from danskin.losses import LossName
 from danskin.minmax import BestOf, Maximizer, Maximum, Set, Streams, Template
+from danskin.minmax.balls import balls_named
+from danskin.minmax.intersection import ball_of, order_of
 from danskin.minmax.maximize import Payoff, mask
+from danskin.minmax.measured import grown
 from danskin.minmax.rows import PerRow
 
+#: Norms of the balls that it knows the way to a boundary in.
+ORDERS = (math.inf, 2, 1)
 _REACH = 1.1  # radii within which a decision in doubt is asked of the plain model
 
 _RANGES: dict[str, tuple[float, float]] = {
@@ -56,7 +61,7 @@ class _Inside(PerRow):
         if not isinstance(f, ShiftPayoff):
             raise InputError("FAB: expected the payoff of an attack, got another function; call the attack")
         ball = ball_of(Y)
-        reach = replace(ball, radius=_REACH * torch.as_tensor(ball.value))
+        reach = grown(ball, _REACH * torch.as_tensor(ball.value))
         f = replace(f, asking=replace(f.asking, confirm=True, reach=reach))
         found = self.runs(f, y0, Y, generator)
         y, cost, inside = found.y, found.cost, ball.violation(found.y) == 0
@@ -128,6 +133,12 @@ class FAB(Attack):
     def _one(self, random: bool) -> Maximizer:
         return _ToNearest(self._run(random))
 
+    def objection(self, x: Tensor) -> str:
+        """Another set than an l_p ball: the way to a boundary is measured in its norm."""
+        return (
+            "" if order_of(self.ball) is not None else f"FAB measures no distances but those of {balls_named(ORDERS)}"
+        )
+
     def maximizer(self) -> Maximizer:
         """Runs from the clean input and around it.
 
@@ -141,6 +152,10 @@ class FAB(Attack):
                 raise InputError(f"FAB.{name}: expected {wanted}, got {value}; leave it out for the default")
         if self.patience is not None and self.patience < 1:
             raise InputError(f"FAB.patience: expected at least 1 step, got {self.patience}; None never starts anew")
+        if self.objection(torch.empty(0)):
+            raise InputError(
+                f"FAB.ball: expected {balls_named(ORDERS)}, got {self.ball}; use APGD or PGD, which take any set"
+            )
         if self.draws != 1:
             raise InputError(
                 f"FAB.draws: expected 1, got {self.draws}; the closest point of a random model is not defined: use APGD"

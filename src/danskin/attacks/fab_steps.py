@@ -13,14 +13,13 @@ from danskin.attacks.attack import Ball
 from danskin.attacks.payoff import ShiftPayoff
 from danskin.errors import InputError
 from danskin.losses import other_classes
-from danskin.minmax import L1, L2, Box, Intersection, Linf, Maximum, Set, Streams
+from danskin.minmax import Box, Intersection, Maximum, Set, Streams
 from danskin.minmax.conveyor import Belt, State, convey
 from danskin.minmax.hyperplane import hyperplane_step
+from danskin.minmax.intersection import ball_of
 from danskin.minmax.maximize import Payoff, mask
 from danskin.minmax.rows import PerRow, numbers
 from danskin.minmax.sets import rowwise
-
-_ORDERS: dict[type, float] = {Linf: math.inf, L2: 2, L1: 1}
 
 
 def _gaps(f: ShiftPayoff, logits: Tensor) -> Tensor:
@@ -114,7 +113,7 @@ def _away(ball: Any, like: Tensor, radius: Tensor, streams: Streams | None) -> T
     """Shifts of half this norm (rows,) in random directions."""
     if streams is None:
         raise InputError("FAB: expected streams for fresh starts, got None; pass Streams")
-    t = 2 * streams.uniform(like) - 1 if isinstance(ball, Linf) else streams.normal(like)
+    t = 2 * streams.uniform(like) - 1 if ball.order == math.inf else streams.normal(like)
     return t * rowwise(0.5 * radius / ball.norm(t).clamp_min(1e-30), t)
 
 
@@ -195,16 +194,11 @@ class BoundarySteps(PerRow):
         reached = (w * y).reshape(n, -1).sum(1, dtype=wide)
         rise = torch.cat([-gap, (reached - gap).to(y.dtype)])
         down, up = torch.cat([y - low, -low.expand_as(y)]), torch.cat([high - y, high.expand_as(y)])
-        d = hyperplane_step(rise, w, down, up, _ORDERS[type(ball)])
+        d = hyperplane_step(rise, w, down, up, ball.order)
         far = ball.norm(d[:n]).clamp_min(1e-8), ball.norm(d[n:]).clamp_min(1e-8)
         a = rowwise((far[0] / (far[0] + far[1])).clamp_max(self.alpha_max), y)
         ahead = (1 - a) * (y + self.eta * d[:n]) + a * self.eta * d[n:]
         return ahead.clamp(low, high)
-
-
-def ball_of(Y: Set) -> Any:
-    """The ball of a ball, or of ball and box."""
-    return Y.ball if isinstance(Y, Intersection) else Y
 
 
 def _box_of(Y: Set) -> Box:
@@ -246,7 +240,7 @@ class PullBack:
         """One look."""
         k, low, high, below, above, share = (state[key] for key in ("k", "low", "high", "below", "above", "share"))
         whole, ball = state["whole"], ball_of(belt.Y)
-        if isinstance(ball, Linf):  # the coordinates that are nearer can stay
+        if ball.order == math.inf:  # the coordinates that are nearer can stay
             most = rowwise(share * ball.norm(whole), whole)
             part = torch.minimum(torch.maximum(whole, -most), most)
         else:

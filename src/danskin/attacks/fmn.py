@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from danskin.attacks.closest import Closest, ClosestAttack, annealed
-from danskin.minmax import L1, L2, Linf
+from danskin.minmax.intersection import order_of
 from danskin.minmax.projections import project_l1
 from danskin.minmax.sets import rowwise, vector_norm
 
@@ -50,7 +50,7 @@ class FMN(ClosestAttack):
     """
 
     moves: ClassVar[str] = "unit gradient steps on a ball of shrinking radius"
-    norms: ClassVar[tuple[type, ...]] = (Linf, L2, L1)
+    norms: ClassVar[tuple[float, ...]] = (math.inf, 2, 1)
     limits: ClassVar[dict[str, tuple[float, float]]] = {
         "steps": (1, math.inf), "step": (1e-12, math.inf), "shrink": (1e-6, 1 - 1e-6), "last_shrink": (0, 1 - 1e-6),
         "refine": (0, math.inf),
@@ -87,15 +87,15 @@ class FMN(ClosestAttack):
                 size = torch.where(record.isfinite(), size, linear * (1 + _BEYOND))
             size = size.minimum(most)
             a = annealed(k, self.steps, self.step, self.step / 100)
-            way = g.sign_() if isinstance(self.ball, Linf) else g
+            way = g.sign_() if order_of(self.ball) == math.inf else g
             delta = closest.boxed(self._project(closest.unit(way, k).mul_(a).add_(delta), size))
         closest.refine(self.refine)
 
     def _project(self, y: Tensor, size: Tensor) -> Tensor:
         """The nearest point with norm at most `size` (rows,); in l2 with just that norm. May overwrite y."""
-        if isinstance(self.ball, Linf):
+        if order_of(self.ball) == math.inf:
             most = rowwise(size, y)
             return torch.minimum(torch.maximum(y, -most), most)
-        if isinstance(self.ball, L2):
+        if order_of(self.ball) == 2:
             return y.mul_(rowwise(size / vector_norm(y, 2).clamp_min(1e-30), y))
         return project_l1(y, size)

@@ -10,9 +10,11 @@ from typing import ClassVar
 
 from danskin.attacks.attack import Attack
 from danskin.errors import InputError
-from danskin.minmax import L1, Ascent, Linf, Maximizer, Number, Restarts, Vertex, number
+from danskin.minmax import Ascent, Maximizer, Number, Restarts, Vertex, number
 from danskin.minmax import MajorizeMinimize as _MajorizeMinimize
+from danskin.minmax.intersection import order_of
 from danskin.minmax.maximize import Keep, Schedule
+from danskin.minmax.sets import is_cube
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class PGA(Attack):
 
     def maximizer(self) -> Maximizer:
         """Projected ascent along the gradient."""
-        step = number(self.step, radius=self.ball.value, steps=self.steps)
+        step = number(self.step, radius=self.radius, steps=self.steps)
         ascent = Ascent(
             self.steps,
             step,
@@ -119,14 +121,14 @@ class PGD(Attack):
         """Projected ascent along the steepest direction."""
         if self.steps < 1:
             raise InputError(f"PGD.steps: expected at least 1, got {self.steps}; use 1 for a single step")
-        step = number("2.5*radius/steps" if self.step is None else self.step, radius=self.ball.value, steps=self.steps)
-        first = self.first or ("step" if isinstance(self.ball, Linf) else "vertex")
+        step = number("2.5*radius/steps" if self.step is None else self.step, radius=self.radius, steps=self.steps)
+        first = self.first or ("step" if is_cube(self.ball) else "vertex")
         if first not in ("step", "vertex"):
             raise InputError(f"PGD.first: expected 'step' or 'vertex', got {first!r}; leave it out for the default")
         ascent = Ascent(
             self.steps,
             step,
-            direction="sparse" if isinstance(self.ball, L1) else "steepest",
+            direction="sparse" if order_of(self.ball) == 1 else "steepest",
             schedule=self.schedule,
             first=first,  # type: ignore[arg-type]
             random_start=self.random_start,

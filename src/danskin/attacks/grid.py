@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from danskin.errors import InputError
-from danskin.minmax import Linf
+from danskin.minmax.intersection import order_of
 from danskin.minmax.maximize import mask
 from danskin.minmax.sets import rowwise
 
@@ -27,11 +28,11 @@ class Grid:
     """
 
     levels: int
-    box: tuple[float, float]
+    box: tuple[Any, Any]
     ball: Any
 
     @property
-    def _unit(self) -> float:
+    def _unit(self) -> Any:
         return (self.box[1] - self.box[0]) / self.levels
 
     def check(self, x: Tensor, dtype: torch.dtype) -> None:
@@ -56,7 +57,7 @@ class Grid:
         low, unit = self.box[0], self._unit
         steps = delta / unit
         near = steps.round()
-        if isinstance(self.ball, Linf):
+        if order_of(self.ball) == math.inf:
             most = torch.as_tensor(rowwise(self.ball.value, delta), dtype=delta.dtype, device=delta.device)
             near = near.clamp(-(most / unit + _OFF).floor(), (most / unit + _OFF).floor())
         else:

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from danskin.attacks.boundary import DecisionAttack, normals, to_boundary
 from danskin.attacks.closest import Closest
-from danskin.minmax import L2, Linf, Streams
+from danskin.minmax import Streams
+from danskin.minmax.data_box import mean_width
+from danskin.minmax.intersection import order_of
 from danskin.minmax.maximize import mask
 from danskin.minmax.sets import rowwise, vector_norm
 
@@ -46,7 +48,7 @@ class HopSkipJump(DecisionAttack):
     """
 
     moves: ClassVar[str] = "steps along the boundary's normal, decisions only"
-    norms: ClassVar[tuple[type, ...]] = (L2, Linf)
+    norms: ClassVar[tuple[float, ...]] = (2, math.inf)
     limits: ClassVar[dict[str, tuple[float, float]]] = DecisionAttack.limits | {
         "probes": (2, math.inf), "most_probes": (2, math.inf),
     }  # fmt: skip
@@ -59,7 +61,7 @@ class HopSkipJump(DecisionAttack):
         delta = self.first(closest)
         if delta is None:
             return
-        d, cube = delta[0].numel(), isinstance(self.ball, Linf)
+        d, cube = delta[0].numel(), order_of(self.ball) == math.inf
         halvings = max(8, math.ceil((2 if cube else 1.5) * math.log2(d)))
         t = 0
         while True:
@@ -85,7 +87,7 @@ class HopSkipJump(DecisionAttack):
         size = closest.ball.norm(delta)
         radius = size / math.prod(shape)
         if t == 1 and closest.f.box is not None:
-            radius = torch.full_like(radius, 0.1 * (closest.f.box[1] - closest.f.box[0]))
+            radius = torch.full_like(radius, 0.1 * mean_width(closest.f.box))
         signed, plain, votes = torch.zeros_like(delta), torch.zeros_like(delta), torch.zeros_like(radius)
         streams = closest.streams.child(1).child(t)
         for j in range(0, count, _PROBES):
@@ -101,12 +103,12 @@ class HopSkipJump(DecisionAttack):
             votes += phi.sum(1)
         mean = votes / counts.clamp_min(1)
         v = torch.where(mask(mean.abs() < 1, delta), signed - rowwise(mean, delta) * plain, signed)
-        return v.sign() if isinstance(self.ball, Linf) else v / rowwise(vector_norm(v, 2).clamp_min(1e-30), v)
+        return v.sign() if order_of(self.ball) == math.inf else v / rowwise(vector_norm(v, 2).clamp_min(1e-30), v)
 
     def _draw(self, streams: Streams, delta: Tensor) -> Tensor:
         """(rows, probes, ...) random unit vectors."""
         like = delta.new_empty(len(delta), _PROBES, *delta.shape[1:])
-        u = 2 * streams.uniform(like) - 1 if isinstance(self.ball, Linf) else normals(streams, like)
+        u = 2 * streams.uniform(like) - 1 if order_of(self.ball) == math.inf else normals(streams, like)
         size = vector_norm(u.flatten(0, 1), 2).clamp_min(1e-30)
         return u / size.view(len(delta), _PROBES, *[1] * (delta.ndim - 1))
 

@@ -19,6 +19,7 @@ from danskin.attacks.payoff import ShiftPayoff
 from danskin.errors import InputError, ModelError
 from danskin.losses import logistic
 from danskin.minmax import Cost, Maximizer, Maximum, Set, Status, Streams
+from danskin.minmax.measured import radius_of
 
 
 def robust_margin(margin: Tensor, weight: Tensor, ball: Ball) -> Tensor:
@@ -29,7 +30,7 @@ def robust_margin(margin: Tensor, weight: Tensor, ball: Ball) -> Tensor:
         weight: (batch, ...) or (1, ...) the gradient of h: the weights.
         ball: the perturbation ball.
     """
-    return margin - ball.value * ball.dual_norm(weight)
+    return margin - radius_of(ball) * ball.dual_norm(weight)
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ def outcomes(
                     right = predict(logits) == labels
                 cost += Cost(len(rows), 0, 1)
             else:
-                found = attack(raw, inputs, labels, seed=seed)
+                found = attack.rows(rows)(raw, inputs, labels, seed=seed)
                 right = ~found.success
                 cost += found.cost
         correct[rows] = right.cpu()

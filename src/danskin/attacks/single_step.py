@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -12,6 +12,7 @@ from danskin.attacks.attack import Attack, perturbations
 from danskin.errors import InputError
 from danskin.minmax import Ascent, Cost, Maximizer, Maximum, Number, Set, Status, Streams, number
 from danskin.minmax.maximize import Payoff, look
+from danskin.minmax.measured import grown
 from danskin.minmax.rows import PerRow
 from danskin.minmax.sets import rowwise
 
@@ -34,7 +35,7 @@ class RSFGSM(Attack):
 
     def maximizer(self) -> Maximizer:
         """One step."""
-        step = number(self.step, radius=self.ball.value, steps=1)
+        step = number(self.step, radius=self.radius, steps=1)
         return Ascent(1, step, random_start=True, keep="last")
 
 
@@ -68,15 +69,14 @@ class NFGSM(Attack):
 
     def feasible(self, x: Tensor) -> Set:
         """Where noise and step may lead: (noise + step / radius) times the ball, in the box."""
-        reach = replace(self.ball, radius=self.noise * self.ball.value + self._step())
-        return perturbations(x, reach, self.box)
+        return perturbations(x, grown(self.ball, self.noise * self.radius + self._step()), self.box)
 
     def maximizer(self) -> Maximizer:
         """Noise and a step."""
-        return NoisyStep(replace(self.ball, radius=self.noise * self.ball.value), self._step())
+        return NoisyStep(grown(self.ball, self.noise * self.radius), self._step())
 
     def _step(self) -> float | Tensor:
-        return number(self.step, radius=self.ball.value, steps=1)
+        return number(self.step, radius=self.radius, steps=1)
 
 
 @dataclass(frozen=True, eq=False)

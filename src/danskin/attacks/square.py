@@ -13,10 +13,12 @@ from danskin.attacks import square_patterns as patterns
 from danskin.attacks.attack import Attack
 from danskin.errors import InputError
 from danskin.losses import LossName
-from danskin.minmax import L1, Intersection, Linf, Maximizer, Maximum, Restarts, Set, Streams
+from danskin.minmax import Intersection, Maximizer, Maximum, Restarts, Set, Streams
 from danskin.minmax.conveyor import Belt, State, convey
+from danskin.minmax.intersection import ball_of, order_of
 from danskin.minmax.maximize import Keep, Payoff, mask
 from danskin.minmax.rows import numbers
+from danskin.minmax.sets import is_cube, rowwise
 
 _L1_SLACK = 1e-6  # what rounding x + delta may add to an l1 norm over many pixels
 
@@ -73,23 +75,28 @@ class SquareSearch:
 
     def _first(self, Y: Any, y: Tensor, streams: Streams) -> Tensor:
         """Stripes, or an image laid with bumps."""
-        ball = Y.ball if isinstance(Y, Intersection) else Y
-        if isinstance(ball, Linf):
+        if is_cube(Y):
             low, high = Y.bounds(y)
             return patterns.stripes(y, low, high, streams)
-        norm = 1 if isinstance(ball, L1) else 2
+        order = order_of(Y)
+        if order is None:  # the set's best point for stripes of signs
+            one = torch.ones_like(y)
+            return Y.lmo(patterns.stripes(y, -one, one, streams))
+        norm = int(order)
         return _filled(Y, patterns.tiles(y, norm, streams), norm)
 
     def _proposal(self, Y: Any, y: Tensor, i: Tensor, streams: Streams) -> Tensor:
         """Y with a square changed."""
-        ball = Y.ball if isinstance(Y, Intersection) else Y
-        cube, norm = isinstance(ball, Linf), 1 if isinstance(ball, L1) else 2
-        many = patterns.sides(y.shape[2], y.shape[3], self.p, 1 if cube else 3)
+        cube, order = is_cube(Y), order_of(Y)
+        many = patterns.sides(y.shape[2], y.shape[3], self.p, 1 if cube or order is None else 3)
         which = patterns.level(i, self.queries if self.rescale else None)
         if cube:
             low, high = Y.bounds(y)
             return patterns.square(y, low, high, many, which, streams)
-        radius = numbers(ball.value, y)
+        if order is None:  # a square of signs, a radius high, moved into the set
+            radius = rowwise(numbers(ball_of(Y).value, y), y)
+            return Y.project(patterns.square(y, -radius, radius, many, which, streams))
+        norm, radius = int(order), numbers(ball_of(Y).value, y)
         return _filled(Y, patterns.swap(y, many, which, radius, norm, streams), norm)
 
 
@@ -99,7 +106,7 @@ def _filled(Y: Any, y: Tensor, norm: int) -> Tensor:
     In l2 scaled and clipped, twice, for clipping frees some of the radius (the exact maximum of <y, .> over the set
     costs more and found no more); in l1 scaled up where it is small, and projected.
     """
-    ball = Y.ball if isinstance(Y, Intersection) else Y
+    ball = ball_of(Y)
     radius = numbers(ball.value, y)
     if norm == 1:
         up = (radius / ball.norm(y).clamp_min(1e-30)).clamp_min(1)
@@ -117,8 +124,9 @@ class Square(Attack):
 
     In l_inf: vertical stripes at first; then a square at a random place in which each channel of delta is at its least
     or largest value. In l2 and l1: an image laid with bumps; then a window's share of the radius goes, with a bump, to
-    another window. What raises the loss is kept. The sides of the squares are sqrt(p height width) at first, with p
-    halved after 10, 50, 200, 500, 1000, 2000, 4000, 6000 and 8000 proposals.
+    another window. In another set: the best point of it for stripes of signs; then squares of signs a radius high, and
+    the point of the set nearest to that. What raises the loss is kept. The sides of the squares are
+    sqrt(p height width) at first, with p halved after 10, 50, 200, 500, 1000, 2000, 4000, 6000 and 8000 proposals.
 
     Places, signs and directions are drawn for each image by itself, and from its own stream: the outcome depends on
     no other image (the code of reference draws them once for the whole batch in l_inf, and never the last place).

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import torch
@@ -22,7 +23,8 @@ from danskin.lipschitz.network import Network
 from danskin.lipschitz.reading import read
 from danskin.losses import check_labels, get_loss, predict
 from danskin.metrics import Share
-from danskin.minmax import Linf
+from danskin.minmax.intersection import order_of
+from danskin.minmax.measured import grown, radius_of
 from danskin.minmax.reading import read_ball
 
 #: "lipschitz": the product bound; "ibp": intervals; "crown-ibp": one backward pass over intervals; "crown": backward
@@ -115,7 +117,13 @@ def certify(
         raise InputError(f"batch_size: expected 1 or more, got {batch_size}; correct it")
     check_model(model)
     checks.check_box(box)
-    work = _Certifier(raw_module(model), read_ball(ball), box, method)
+    asked: Ball = read_ball(ball)
+    if order_of(asked) is None:
+        raise InputError(
+            f"certify: expected Linf, L2 or L1, whose dual norms bounds are made of, got {asked}; certify a ball that "
+            "holds the set"
+        )
+    work = _Certifier(raw_module(model), asked, box, method)
     for x, y in _batches(data, batch_size, box):
         work.add(x, y)
     return work.result(time.perf_counter() - start)
@@ -167,7 +175,7 @@ class _Certifier:
 
     def _ball_of(self, n: int) -> Ball:
         """The ball for the next n examples: its part of a radius per example."""
-        value = self.ball.value
+        value = radius_of(self.ball)
         if not isinstance(value, Tensor) or value.ndim == 0 or len(value) == 1:
             return self.ball
         part = value[self.seen : self.seen + n]
@@ -176,7 +184,7 @@ class _Certifier:
                 f"radius: expected one number, or one for each example of the data, got {len(value)} for more than "
                 f"that; use a tensor with as many numbers as examples"
             )
-        return replace(self.ball, radius=part)
+        return grown(self.ball, part)
 
     def _read(self, x: Tensor) -> Network:
         if self.network is None or self.network.nodes[0].shape != tuple(x.shape[1:]):
@@ -190,7 +198,7 @@ class _Certifier:
             return (self.method,)
         # as the choice depends on the network only, an example's result does not depend on the others
         linear = "alpha-crown" if cost_per_example(network) <= _AFFORDABLE else "crown-ibp"
-        return (linear,) if isinstance(self.ball, Linf) else ("lipschitz", linear)
+        return (linear,) if order_of(self.ball) == math.inf else ("lipschitz", linear)
 
     def _margin(self, network: Network, x: Tensor, y: Tensor, ball: Ball, logits: Tensor) -> Tensor:
         exact = network(x.detach().double())
@@ -208,7 +216,7 @@ class _Certifier:
         return bound - slack
 
     def result(self, seconds: float) -> Certified:
-        value = self.ball.value
+        value = radius_of(self.ball)
         if isinstance(value, Tensor) and value.ndim and len(value) not in (1, self.seen):
             raise InputError(
                 f"radius: expected one number, or one for each of {self.seen} examples, got {len(value)}; use a "

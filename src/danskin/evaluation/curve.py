@@ -14,7 +14,9 @@ from danskin.errors import InputError
 from danskin.evaluation.evaluate import Model, evaluate
 from danskin.inputs import class_numbers
 from danskin.metrics import Share
+from danskin.minmax.measured import grown, of_one_radius, radius_of
 from danskin.minmax.reading import read_ball
+from danskin.minmax.rows import rows_of
 
 FACTORS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
 
@@ -61,15 +63,17 @@ def robustness_curve(
         options: further ones of `evaluate`.
     """
     given: Ball = read_ball(ball)
-    if isinstance(given.value, Tensor) or any(f <= 0 for f in factors):
+    if isinstance(getattr(given, "value", None), Tensor) or any(f <= 0 for f in factors):
         raise InputError("curve: expected one radius and factors > 0, got others; pass a ball with a number")
     y = class_numbers(y, len(x))
     points: list[CurvePoint] = []
     left = torch.arange(len(y))
+    given = of_one_radius(given, left, x)
     for factor in sorted(factors):
-        radius = float(given.value) * factor
+        radius = float(radius_of(given)) * factor
         if len(left):
-            found = evaluate(model, (x[left], y[left]), type(given)(radius), suite, diagnostics=0, **options)
+            at = grown(rows_of(given, left), radius)
+            found = evaluate(model, (x[left], y[left]), at, suite, diagnostics=0, **options)
             if not points:
                 points.append(CurvePoint(0.0, Share(found.clean.hits, len(y))))
             left = left[found.outcomes]

@@ -35,7 +35,9 @@ from danskin.evaluation.trials import attacked
 from danskin.inputs import check_model, in_box, whole_number
 from danskin.losses import LossName, apart, check_labels, get_loss, largest, predict
 from danskin.minmax import Cost
+from danskin.minmax.measured import largest_radius, of_one_radius, radius_of
 from danskin.minmax.reading import read_ball
+from danskin.minmax.rows import rows_of
 
 __all__ = ["Diagnosis", "Flag", "diagnose", "examine", "flags_from_results"]
 
@@ -120,16 +122,16 @@ def examine(
         x = in_box(x.detach(), box).clone()
     check_inputs(x, box)
     check_radius(ball, x, box)
-    if isinstance(ball.value, Tensor) and ball.value.numel() > 1:
-        raise InputError(
-            f"ball: expected one radius for all examples, got {ball.value.numel()}; pass the radius of the verdict"
-        )
+    if torch.as_tensor(getattr(ball, "value", 0.0)).numel() > 1:
+        count = torch.as_tensor(radius_of(ball)).numel()
+        raise InputError(f"ball: expected one radius for all examples, got {count}; pass the radius of the verdict")
     k = len(x) if work is None else min(len(x), (work - _FIXED) // _LOOK)
     k, thorough = (k, True) if k >= 2 or k == len(x) else (2, False)
     known = right is not None
     if right is not None:
         order = (~right).to(x.device).argsort(stable=True)
-        x, y, right = x[order], y[order], right[order.cpu()]
+        x, y, right, ball = x[order], y[order], right[order.cpu()], rows_of(ball, order)
+    ball = of_one_radius(ball, torch.arange(len(x), device=x.device), x)
     asked = Counted(raw_module(model))
     logits = asked.logits(x[:k])
     single = logits.ndim == 1 or logits.shape[1] == 1
@@ -154,7 +156,7 @@ def examine(
 
 def _affordable(rest: int | None, ball: Ball, right: Tensor) -> int:
     """How many examples attacks are tried on: of fewer than eight they say nothing."""
-    total = int(right.sum()) if float(torch.as_tensor(ball.value).max()) > 0 else 0
+    total = int(right.sum()) if largest_radius(ball) > 0 else 0
     if rest is None:
         return total
     many = min(total, rest // _ATTACK)

@@ -31,6 +31,8 @@ from danskin.evaluation.verdict import Stage, Verdict
 from danskin.inputs import check_model, whole_number
 from danskin.losses import check_labels, get_loss, predict
 from danskin.minmax import Cost, Status
+from danskin.minmax.data_box import box_text
+from danskin.minmax.measured import of_one_radius
 from danskin.minmax.reading import read_ball
 
 Model = Callable[[Tensor], Tensor]
@@ -175,8 +177,9 @@ class _Judge:
         part = _Part(chunk.index, chunk.y.cpu(), broken_by, (broken_by >= 0).double(), points)
         self._clean(chunk, part, passed)
         for stage, (name, attack) in enumerate(self.attacks.items(), 1):
-            if not attack.applies_to(chunk.x):
-                self.left_out[name] = f"left out: inputs of shape {tuple(chunk.x.shape[1:])} are not images"
+            why = attack.objection(chunk.x)
+            if why:
+                self.left_out[name] = f"left out: {why}"
                 continue
             todo = ((part.broken_by == ROBUST) & (passed < stage)).nonzero().squeeze(1)
             if not len(todo):
@@ -308,7 +311,7 @@ def _once(which: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
 def _diagnosis(model: Any, first: Chunk, part: _Part, ball: Ball, box: DataBox, seed: int, judge: _Judge) -> Diagnosis:
     """A look at the model for at most a tenth of what has been spent, while nothing is in doubt."""
     spent = sum(judge.journal.spent().values(), Cost())
-    most = type(ball)(float(torch.as_tensor(ball.value).max()))  # it looks at one radius
+    most = of_one_radius(ball, first.index, first.x)
     right, work = part.broken_by[: len(first.x)] != WRONG, (spent.forwards + 2 * spent.backwards) // _SHARE
     asked = Counted(model)
     batch = alone_and_together(model, first.x[: max(2, min(8, work // 10))], asked)
@@ -332,7 +335,7 @@ def _question(
         "suite": suite,
         "attacks": {name: repr(adapted(attack, width=None)) for name, attack in attacks.items()},
         "ball": repr(ball),
-        "box": repr(box),
+        "box": box_text(box),
         "seed": seed,
         "precision": precision,
         "chunk": size,

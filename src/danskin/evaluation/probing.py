@@ -2,46 +2,43 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from danskin.attacks.attack import Ball
+from danskin.attacks.attack import Ball, perturbations
 from danskin.attacks.checks import DataBox
 from danskin.attacks.guard import as_found
 from danskin.callables import copied
 from danskin.evaluation.counted import Counted
 from danskin.losses import apart, largest, margin
-from danskin.minmax import L1, L2, Box, Intersection, Linf, Streams
+from danskin.minmax import Streams
+from danskin.minmax.data_box import box_for
+from danskin.minmax.measured import largest_radius, radius_of
 from danskin.minmax.sets import rowwise
 
 Score = Callable[[Tensor, Tensor], Tensor]
 
 
-def whole_box(ball: Ball, x: Tensor, width: float | None) -> float:
-    """The radius at which the ball around any point of the box holds the box; without one, 1024 radii."""
-    d = math.prod(x.shape[1:])
+def whole_box(ball: Ball, width: Tensor | None) -> float:
+    """The radius at which the ball around any point of the box (its width (1, ...)) holds the box; else 1024 radii."""
     if width is None:
-        return 1024 * float(torch.as_tensor(ball.value).max())
-    return {Linf: width, L2: width * math.sqrt(d), L1: width * d}[type(ball)]
+        return 1024 * largest_radius(ball)
+    return float(ball.norm(width))
 
 
 def coordinate_step(ball: Ball, x: Tensor) -> Tensor:
     """(batch,): half the radius, spread over all coordinates: h such that h (±1, …, ±1) has norm radius / 2."""
-    d = math.prod(x.shape[1:])
-    share = {Linf: 1.0, L2: 1 / math.sqrt(d), L1: 1 / d}[type(ball)]
-    radius = torch.as_tensor(ball.value, dtype=torch.float64, device=x.device).reshape(-1)
+    share = 1 / float(ball.norm(torch.ones_like(x[:1], dtype=torch.float64)))
+    radius = torch.as_tensor(radius_of(ball), dtype=torch.float64, device=x.device).reshape(-1)
     return 0.5 * share * (radius.expand(len(x)) if len(radius) == 1 else radius[: len(x)])
 
 
 def noise(ball: Ball, box: DataBox, x: Tensor, streams: Streams, draws: int = 10) -> list[Tensor]:
     """Random points around x: uniform ones of the ball and random vertices, half and half, cut at the box."""
-    feasible: Any = ball
-    if box is not None:
-        feasible = Intersection(ball, Box((box[0] - x).clamp_max(0), (box[1] - x).clamp_min(0)))
+    feasible, box = perturbations(x, ball, box), box_for(box, x)
     out = []
     for k in range(draws):
         inner = feasible.sample(x, streams.child(2 * k))
@@ -85,7 +82,7 @@ def beside(x: Tensor, step: Tensor, box: DataBox, streams: Streams) -> Tensor:
         box: of valid data.
         streams: of the examples.
     """
-    room, h = BESIDE * data_width(x, box), rowwise(step, x).to(x)
+    room, h, box = BESIDE * data_width(x, box), rowwise(step, x).to(x), box_for(box, x)
     low, high = x - room, x + room
     if box is not None:
         inner = torch.minimum(torch.maximum(x, box[0] + h), box[1] - h)
@@ -218,7 +215,7 @@ def misleads(
     said, (slope,) = model.gradients(base, y, (score,))
     signs = [streams.child(k).sign(x) for k in range(directions)]
     curved = slopes(model, base, y, score, slope, step, signs, box).cosine < 0.5
-    half = 0.5 * rowwise(torch.as_tensor(ball.value).reshape(-1), x)
+    half, box = 0.5 * rowwise(torch.as_tensor(radius_of(ball)).reshape(-1), x), box_for(box, x)
     ahead = base + half * ball.steepest(slope)
     ahead = ahead if box is None else ahead.clamp(*box)
     promised = (slope * (ahead - base)).flatten(1).sum(1)

@@ -12,6 +12,8 @@ from danskin.attacks.attack import Ball
 from danskin.attacks.checks import DataBox
 from danskin.evaluation.counted import Counted
 from danskin.losses import LossName
+from danskin.minmax.measured import grown
+from danskin.minmax.rows import rows_of
 
 
 @dataclass(frozen=True)
@@ -29,9 +31,11 @@ class Subject:
 
     def first(self, n: int) -> Subject:
         """The first n of its examples."""
-        return replace(self, x=self.x[:n], y=self.y[:n])
+        n = min(n, len(self.x))
+        ball = rows_of(self.ball, torch.arange(n, device=self.x.device))
+        return replace(self, x=self.x[:n], y=self.y[:n], ball=ball)
 
     def pgd(self, steps: int, radius: float | None = None, **options: Any) -> PGD:
         """PGD on the usual loss."""
-        ball = self.ball if radius is None else type(self.ball)(radius)
+        ball = self.ball if radius is None else grown(self.ball, radius)
         return PGD(ball, steps=steps, box=self.box, loss=self.losses[0], **options)

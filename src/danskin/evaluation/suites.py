@@ -12,6 +12,7 @@ from danskin.attacks.checks import DataBox
 from danskin.errors import InputError
 from danskin.evaluation.deep import deep
 from danskin.evaluation.fast import fast
+from danskin.minmax.data_box import same_box
 
 #: Suites by name, with what they are.
 SUITES: dict[str, str] = {
@@ -42,7 +43,7 @@ def suite_of(suite: Suite, ball: Ball, box: DataBox) -> tuple[str, dict[str, Att
     if not named:
         raise InputError("suite: expected at least one attack, got none; name a suite or pass attacks")
     for name, attack in named.items():
-        if repr(attack.ball) != repr(ball) or attack.box != box:
+        if repr(attack.ball) != repr(ball) or not same_box(attack.box, box):
             raise InputError(
                 f"suite: expected attacks on {ball} and box {box}, got {name} on {attack.ball} and {attack.box}; make "
                 "them the same: the audit would refuse what it finds elsewhere"

@@ -16,6 +16,9 @@ from danskin.evaluation.masking import Flag, flags_from_results
 from danskin.evaluation.subject import Subject
 from danskin.losses import predict
 from danskin.minmax import Streams
+from danskin.minmax.data_box import box_width
+from danskin.minmax.intersection import order_of
+from danskin.minmax.measured import radius_of
 
 
 def attacked(
@@ -54,14 +57,16 @@ def _radius_sweep(subject: Subject, clean: Tensor) -> Flag | None:
 
     Only of examples for which another answer is known to be in reach: the model gives it to one of the others.
     """
-    width = None if subject.box is None else probing.data_width(subject.x, subject.box)
-    most = probing.whole_box(subject.ball, subject.x, width)
+    if order_of(subject.ball) is None:  # how large a set must be to hold the box is known of balls
+        return None
+    width = box_width(subject.box, subject.x)
+    most = probing.whole_box(subject.ball, width)
     far = _within_reach(subject, most)
     total, few = int((clean & far).sum()), max(1, 0.05 * int((clean & far).sum()))
     left = _left(subject, most, clean & far)
     if int(left.sum()) <= few:
         return None
-    radius, curve = float(subject.ball.value), {}
+    radius, curve = float(radius_of(subject.ball)), {}
     left = clean & far
     while True:
         radius = min(radius, most)
@@ -92,7 +97,5 @@ def _within_reach(subject: Subject, radius: float) -> Tensor:
     near = torch.zeros(len(x), dtype=torch.bool)
     for i in range(len(x)):
         others = x[y != y[i]]
-        near[i] = (
-            bool((type(subject.ball)(1.0).norm(others - x[i]) <= radius * (1 + 1e-6)).any()) if len(others) else False
-        )
+        near[i] = bool((subject.ball.norm(others - x[i]) <= radius * (1 + 1e-6)).any()) if len(others) else False
     return near

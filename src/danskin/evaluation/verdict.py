@@ -18,9 +18,9 @@ from danskin.evaluation.masking import Diagnosis, Flag
 from danskin.evaluation.standing import NOT_TO_QUOTE, OF_OUTCOMES, standing
 from danskin.metrics import Share
 from danskin.metrics.per_class import PerClass
-from danskin.minmax import L1, L2, Cost, Linf
-
-_BALLS: dict[str, type[Linf] | type[L2] | type[L1]] = {"linf": Linf, "l2": L2, "l1": L1}
+from danskin.minmax import Cost
+from danskin.minmax.data_box import box_from_json, box_to_json, same_box
+from danskin.minmax.written import ball_from_json, ball_to_json
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,8 @@ class Verdict:
         """
         first = parts[0]
         if any(
-            (p.suite, repr(p.ball), p.box, p.seed) != (first.suite, repr(first.ball), first.box, first.seed)
+            (p.suite, repr(p.ball), p.seed) != (first.suite, repr(first.ball), first.seed)
+            or not same_box(p.box, first.box)
             for p in parts
         ):
             raise InputError(
@@ -178,9 +179,8 @@ class Verdict:
         per_class = self.per_class
         return {
             "suite": self.suite,
-            "norm": type(self.ball).__name__.lower(),
-            "radius": str(self.ball.radius) if not isinstance(self.ball.radius, Tensor) else self.ball.radius.tolist(),
-            "box": list(self.box) if self.box else None,
+            **ball_to_json(self.ball),
+            "box": box_to_json(self.box),
             "seed": self.seed,
             "n": len(self.y),
             "clean": self.clean.to_json(),
@@ -210,12 +210,11 @@ class Verdict:
     def from_json(found: dict[str, Any]) -> Verdict:
         """The verdict that `to_json` wrote, without points."""
         rows, certified = found["outcomes"], found["outcomes"]["certified"]
-        radius = found["radius"]
         stages = [{k: v for k, v in stage.items() if k != "robust_after"} for stage in found["stages"]]
         return Verdict(
             suite=found["suite"],
-            ball=_BALLS[found["norm"]](torch.tensor(radius) if isinstance(radius, list) else radius),
-            box=tuple(found["box"]) if found["box"] else None,
+            ball=ball_from_json(found),
+            box=box_from_json(found["box"]),
             seed=found["seed"],
             stages=tuple(Stage(**(stage | {"cost": Cost(**stage["cost"])})) for stage in stages),
             index=torch.tensor(rows["index"], dtype=torch.int64),

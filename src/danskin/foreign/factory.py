@@ -18,12 +18,14 @@ from danskin.errors import ConfigError, MissingError, ModelError
 from danskin.foreign.words import first_line, near
 
 
-def model_from_code(spec: str, arguments: dict[str, Any]) -> Any:
-    """The model that a factory makes, or a module instance found under the name.
+def model_from_code(spec: str, arguments: dict[str, Any], what: str = "model", *, callable_needed: bool = True) -> Any:
+    """The model (or other thing) that a factory makes, or a module instance found under the name.
 
     Args:
         spec: "package.module:name", or "package.module:Class.method".
         arguments: keywords for the factory.
+        what: is made, in errors.
+        callable_needed: refuse what cannot be called, as a model can.
 
     Raises:
         MissingError: there is no such module, or one that it imports.
@@ -35,7 +37,7 @@ def model_from_code(spec: str, arguments: dict[str, Any]) -> Any:
     if module_name.endswith(".py") or not all(word.isidentifier() for word in words):
         dotted = ".".join(p for p in Path(module_name).with_suffix("").parts if p.isidentifier()) or "mynets"
         raise ConfigError(
-            f"model: expected package.module:factory, got {spec!r}; write for example {dotted}:{attribute or 'make'}, "
+            f"{what}: expected package.module:factory, got {spec!r}; write for example {dotted}:{attribute or 'make'}, "
             "and run from the folder that holds the package"
         )
     with _current_folder_first():
@@ -47,7 +49,7 @@ def model_from_code(spec: str, arguments: dict[str, Any]) -> Any:
                     "made already; leave the arguments out"
                 )
             return found
-        return _made(found, spec, arguments)
+        return _made(found, spec, arguments, what) if callable_needed else _called(found, spec, arguments, what)
 
 
 @contextmanager
@@ -98,17 +100,21 @@ def _attribute(module: Any, attribute: str, spec: str) -> Any:
     return found
 
 
-def _made(factory: Any, spec: str, arguments: dict[str, Any]) -> Any:
+def _called(factory: Any, spec: str, arguments: dict[str, Any], what: str) -> Any:
     if not callable(factory):
         raise ConfigError(
             f"{spec}: expected a factory or a torch module, got {type(factory).__name__}; name a function that "
-            "returns the model"
+            f"returns the {what}"
         )
     _check_arguments(factory, spec, arguments)
     try:
-        model = factory(**arguments)
+        return factory(**arguments)
     except (Exception, SystemExit) as error:
-        raise ModelError(f"{spec}: expected a model, got {first_line(error)}; correct the factory") from error
+        raise ModelError(f"{spec}: expected a {what}, got {first_line(error)}; correct the factory") from error
+
+
+def _made(factory: Any, spec: str, arguments: dict[str, Any], what: str) -> Any:
+    model = _called(factory, spec, arguments, what)
     if isinstance(model, type) or not callable(model):
         inside = f" of {', '.join(type(m).__name__ for m in model)}" if isinstance(model, tuple | list) else ""
         raise ModelError(

@@ -16,7 +16,7 @@ from danskin.inputs import check_model, class_numbers
 from danskin.losses import LossName, check_labels, get_loss
 from danskin.metrics.misalignment import shifts
 from danskin.metrics.saliency import Model, finished, logits_of, loss_gradient
-from danskin.minmax import L1, L2, Linf, Streams
+from danskin.minmax import Set, Streams
 from danskin.minmax.reading import read_ball
 from danskin.minmax.sets import rowwise
 
@@ -37,7 +37,7 @@ def taylor_error(
     model: Model,
     x: Tensor,
     y: Tensor,
-    delta: Tensor | Linf | L2 | L1,
+    delta: Tensor | Set,
     *,
     seed: int = 0,
     loss: LossName = "cross_entropy",
@@ -72,7 +72,7 @@ class Triplet(NamedTuple):
     t: Tensor
 
 
-def draw_triplet(x: Tensor, ball: Linf | L2 | L1, endpoints: Endpoints = "both_random", seed: int = 0) -> Triplet:
+def draw_triplet(x: Tensor, ball: Set, endpoints: Endpoints = "both_random", seed: int = 0) -> Triplet:
     """End points and place for `three_point_error`, uniform, keyed by seed and content of each example.
 
     Args:

@@ -8,13 +8,13 @@ from torch import Tensor
 from danskin.errors import InputError
 from danskin.losses import LossName
 from danskin.metrics.saliency import Model, loss_gradient
-from danskin.minmax import L1, L2, Linf, Streams
+from danskin.minmax import Set, Streams
 from danskin.minmax.maximize import mask
 from danskin.minmax.reading import read_ball
 from danskin.minmax.sets import vector_norm
 
 
-def shifts(x: Tensor, eta: Tensor | Linf | L2 | L1, seed: int = 0) -> Tensor:
+def shifts(x: Tensor, eta: Tensor | Set, seed: int = 0) -> Tensor:
     """Perturbations of x: `eta` itself, or one uniform point of the ball `eta` per example.
 
     What is drawn for an example depends on the seed and its content only.
@@ -32,7 +32,7 @@ def gradient_misalignment(
     model: Model,
     x: Tensor,
     y: Tensor,
-    eta: Tensor | Linf | L2 | L1,
+    eta: Tensor | Set,
     *,
     seed: int = 0,
     loss: LossName = "cross_entropy",

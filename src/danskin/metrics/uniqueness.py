@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from danskin.errors import InputError
-from danskin.minmax import L1, L2, Linf
+from danskin.minmax import Set
+from danskin.minmax.intersection import order_of
+from danskin.minmax.measured import largest_radius
 
 
 def pairwise_distances(deltas: Tensor) -> Tensor:
@@ -34,14 +36,16 @@ def pairwise_distances(deltas: Tensor) -> Tensor:
     return whole[:, upper[0], upper[1]].to(deltas.dtype)
 
 
-def diameter(ball: Linf | L2 | L1, d: int) -> float:
-    """The largest l2 distance of two points of the ball in d dimensions (without a data box).
+def diameter(ball: Set, d: int) -> float:
+    """The largest l2 distance of two points of a ball of l_inf, l2 or l1 in d dimensions (without a data box).
 
+    >>> from danskin.minmax import L2, Linf
     >>> diameter(Linf(0.2), 64), diameter(L2(0.5), 64)
     (3.2, 1.0)
     """
-    radius = float(ball.value.max() if isinstance(ball.value, Tensor) else ball.value)
-    return 2 * radius * (math.sqrt(d) if isinstance(ball, Linf) else 1.0)
+    if order_of(ball) is None:
+        raise InputError(f"ball: expected Linf, L2 or L1, whose diameter is known, got {ball}; pass one that holds it")
+    return 2 * largest_radius(ball) * (math.sqrt(d) if order_of(ball) == math.inf else 1.0)
 
 
 @dataclass(frozen=True, eq=False)

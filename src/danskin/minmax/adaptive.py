@@ -15,6 +15,7 @@ from danskin.minmax.box import Box
 from danskin.minmax.conveyor import Belt, State, convey
 from danskin.minmax.intersection import Intersection, ball_of, order_of
 from danskin.minmax.maximize import Keep, Payoff, look, mask
+from danskin.minmax.measured import grown
 from danskin.minmax.random import Streams
 from danskin.minmax.result import Cost, Maximum
 from danskin.minmax.rows import PerRow
@@ -277,7 +278,7 @@ class ShrinkingBalls(PerRow):
             Y = Intersection(Y, Box(-math.inf, math.inf))
         third, cost, start = math.ceil(0.3 * self.ascent.steps), Cost(), self.ascent.start
         for factor in (3, 2):
-            ball = replace(Y.ball, radius=factor * torch.as_tensor(Y.ball.value))
+            ball = grown(Y.ball, factor * torch.as_tensor(Y.ball.value))
             run = replace(
                 self.ascent, steps=third, step=factor * self.ascent.step, start=start, keep="value", stop=False
             )

@@ -7,6 +7,7 @@ LECTURE row B1.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -225,3 +226,8 @@ class L1(NormBall):
 
 #: The balls by the name that the command line, recipes and verdicts call them.
 BALLS: dict[str, type[NormBall]] = {ball.__name__.lower(): ball for ball in (Linf, L2, L1)}
+
+
+def balls_named(orders: Sequence[float]) -> str:
+    """The balls of these norms, in words: "L2 or Linf"."""
+    return " or ".join(ball.__name__ for order in orders for ball in BALLS.values() if ball.order == order)

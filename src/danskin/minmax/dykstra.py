@@ -31,8 +31,8 @@ from danskin.minmax.sets import Set, rowwise, vector_norm
 TOLERANCE = 1e-5
 #: Rounds after which a row is taken as it is.
 ROUNDS = 1000
-#: Steps of the linear maximiser, and their length in sizes of the set.
-STEPS, LENGTH = 16, 2.0
+#: Steps of the linear maximiser; the first goes two sizes of the set far, each other twice as far, up to the longest.
+STEPS, LONGEST = 12, 128.0
 
 
 def nearest(y: Tensor, ball: Set, box: Box) -> Tensor:
@@ -88,11 +88,11 @@ def best(g: Tensor, ball: Set, box: Box, project: Callable[[Tensor], Tensor]) ->
     unit = g / rowwise(torch.where(scale > 0, scale, 1.0), g)
     unit = unit / rowwise(vector_norm(unit, 2).clamp_min(1e-30), g)
     size = vector_norm(vertex - q, 2)
-    step, going = rowwise(LENGTH * size, g) * unit, ~fits
-    for _ in range(STEPS):
+    step, going = rowwise(size, g) * unit, ~fits
+    for k in range(STEPS):
         if not bool(going.any()):
             break
-        ahead = project(q + step)
+        ahead = project(q + min(2.0 ** (k + 1), LONGEST) * step)
         moved = vector_norm(ahead - q, 2)
         q = torch.where(_mask(going, q), ahead, q)
         going = going & (moved > TOLERANCE * size)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -30,34 +30,104 @@ def half_width(Y: Set, like: Tensor) -> Tensor:
     return torch.stack([0.5 * Y.norm(Y.lmo(g) - Y.lmo(-g)) for g in [*probes, torch.ones_like(like)]]).amax(0)
 
 
-@dataclass(frozen=True, eq=False)
-class Measured:
-    """A set that does not say its radius, with the radius found by `half_width`; else as it is.
-
-    Args:
-        inner: the set.
-        value: (batch,).
-    """
+class Wrapped:
+    """What a set says that stands for another one, `inner`: the same; and what it does not say itself."""
 
     inner: Any
-    value: Tensor
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
+        if name == "inner" or name.startswith("__"):
             raise AttributeError(name)
         return getattr(self.inner, name)
 
     def __repr__(self) -> str:
         return repr(self.inner)
 
+    def project(self, y: Tensor) -> Tensor:
+        """As in the set."""
+        out: Tensor = self.inner.project(y)
+        return out
+
+    def lmo(self, g: Tensor) -> Tensor:
+        """As in the set."""
+        out: Tensor = self.inner.lmo(g)
+        return out
+
+    def steepest(self, g: Tensor) -> Tensor:
+        """As in the set."""
+        out: Tensor = self.inner.steepest(g)
+        return out
+
+    def sample(self, like: Tensor, generator: Streams) -> Tensor:
+        """As in the set."""
+        out: Tensor = self.inner.sample(like, generator)
+        return out
+
+    def violation(self, y: Tensor) -> Tensor:
+        """As in the set."""
+        out: Tensor = self.inner.violation(y)
+        return out
+
+    def norm(self, y: Tensor) -> Tensor:
+        """As in the set."""
+        out: Tensor = self.inner.norm(y)
+        return out
+
+    def dual_norm(self, g: Tensor) -> Tensor:
+        """As in the set."""
+        out: Tensor = self.inner.dual_norm(g)
+        return out
+
+    def rows(self, index: Tensor) -> Any:
+        """The set for some rows."""
+        return rows_of(self.inner, index)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Measured(Wrapped):
+    """A set that does not say its radius, with the radius found by `half_width`; else as it is.
+
+    Args:
+        inner: the set.
+        value: (batch,), or one for all rows.
+    """
+
+    inner: Any
+    value: Tensor
+
     def rows(self, index: Tensor) -> Measured:
         """The same for some rows."""
-        return Measured(rows_of(self.inner, index), self.value[index])
+        return Measured(rows_of(self.inner, index), self.value[index] if self.value.ndim else self.value)
+
+
+def radius_of(Y: Any) -> Any:
+    """The radius that a set says it has, a number or (batch,)."""
+    return Y.value
+
+
+def largest_radius(Y: Any) -> float:
+    """The largest of its radii."""
+    return float(torch.as_tensor(radius_of(Y)).max())
+
+
+def of_one_radius(Y: Any, index: Tensor, like: Tensor) -> Any:
+    """The set of the examples `index` with one radius, the largest it has: for what looks at one radius."""
+    if getattr(Y, "order", None) is not None:
+        return replace(Y, radius=largest_radius(Y)) if isinstance(radius_of(Y), Tensor) else Y
+    own = rows_of(Y, index)
+    return own if hasattr(own, "value") else Measured(own, half_width(own, like).amax())
 
 
 def measured(Y: Any, like: Tensor) -> Any:
     """Y where it says its radius, else with the one that it was found to have."""
     return Y if hasattr(Y, "value") else Measured(Y, half_width(Y, like))
+
+
+def grown(Y: Any, radius: float | Tensor) -> Any:
+    """The set with another radius: a ball has one to be replaced, another set is scaled."""
+    if getattr(Y, "order", None) is not None:
+        return replace(Y, radius=radius)
+    return Scaled(Y, radius / torch.as_tensor(radius_of(Y)))
 
 
 @dataclass(frozen=True, eq=False)

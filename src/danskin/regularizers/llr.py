@@ -9,9 +9,11 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from danskin.attacks.attack import perturbations
 from danskin.attacks.guard import as_found
 from danskin.errors import InputError
-from danskin.minmax import Ascent, Box, Intersection, Number, Set, Streams, Template, number
+from danskin.minmax import Ascent, Number, Streams, Template, number
+from danskin.minmax.measured import radius_of
 from danskin.minmax.precision import at_least_float32
 from danskin.regularizers.regularizer import Model, Regularizer, checked, eager, gradients_on, inner_product
 
@@ -106,10 +108,8 @@ class LLR(Regularizer):
 
     def _search(self, gap: Callable[[Tensor], Tensor], x: Tensor, streams: Streams) -> Tensor:
         """A delta in ball and box where the gap is large, detached."""
-        within: Set = self.ball
-        if self.box is not None:
-            within = Intersection(self.ball, Box((self.box[0] - x).clamp_max(0), (self.box[1] - x).clamp_min(0)))
-        step = number(self.step, radius=self.ball.value, steps=self.steps)
+        within = perturbations(x, self.ball, self.box)
+        step = number(self.step, radius=radius_of(self.ball), steps=self.steps)
         return Ascent(self.steps, step, random_start=True, keep="value")(gap, torch.zeros_like(x), within, streams).y
 
 

@@ -22,6 +22,7 @@ from danskin.errors import InputError, ModelError
 from danskin.inputs import check_fields, check_model, whole_number
 from danskin.losses import LossName, check_labels, get_loss
 from danskin.minmax import Streams, Template
+from danskin.minmax.data_box import box_for
 from danskin.minmax.gradients import finite, gradient_at, warn_of_bad_gradient
 from danskin.minmax.maximize import ordinary
 from danskin.minmax.precision import at_least_float32
@@ -180,7 +181,8 @@ class Regularizer(ABC):
 
     def clamp(self, point: Tensor) -> Tensor:
         """A point, in the data box if there is one."""
-        return point if self.box is None else point.clamp(*self.box)
+        box = box_for(self.box, point)
+        return point if box is None else point.clamp(*box)
 
     def losses(self, model: Model, point: Tensor, y: Tensor, dtype: torch.dtype) -> Tensor:
         """(batch,): the loss at a point, from logits in float32 or float64; the model sees inputs of `dtype`."""

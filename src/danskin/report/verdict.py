@@ -317,7 +317,7 @@ def _setup(run: Run) -> dict[str, Any]:
         "settings": {str(k).replace("_", " "): _word(v) for k, v in settings.items()},
         "grid": asked.get("grid"),
         "attacks": [(str(s["name"]), str(s["attack"])) for s in found["stages"]],
-        "ball": {"linf": "Linf", "l2": "L2", "l1": "L1"}.get(str(found["norm"]), ""),
+        "ball": "" if "set" in found else str(found["norm"]).capitalize(),
         "radius": found["radius"] if isinstance(found["radius"], str) else "",
     }  # fmt: skip
 

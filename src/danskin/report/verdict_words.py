@@ -47,6 +47,17 @@ OWN = (
 )
 
 
+def _bound(bound: Any) -> str:
+    """A bound of the box, or the least and the largest where there are several."""
+    if not isinstance(bound, list):
+        return f"{float(bound):g}"
+    inner = [v for each in bound for v in (each if isinstance(each, list) else [each])]
+    while any(isinstance(v, list) for v in inner):
+        inner = [v for each in inner for v in each]
+    low, high = min(inner), max(inner)
+    return f"{low:g}" if low == high else f"{low:g} to {high:g}"
+
+
 def asked(found: Mapping[str, Any]) -> dict[str, Any]:
     """The question: model, data, ball, suite, seed, as texts."""
     radius, box = found["radius"], found["box"]
@@ -55,14 +66,15 @@ def asked(found: Mapping[str, Any]) -> dict[str, Any]:
         low, high = f"{min(spread):.4g}", f"{max(spread):.4g}"
         text, exact = low if low == high else f"{low} to {high}, one radius per example", ""
     else:
-        value, text = parse_number(radius), str(radius)
+        value, text = parse_number(radius), "" if radius is None else str(radius)
         exact = f"{value:.4g}" if value is not None and "/" in text else ""
     suite, n = str(found["suite"]), int(found["n"])
     return {
         "model": str(found["model"]["name"]), "data": str(found["data"]["name"]),
         "examples": f"{count_text(n)} {'example' if n == 1 else 'examples'}",
         "classes": len(found["data"].get("classes") or []),
-        "norm": str(found["norm"]), "radius": text, "exact": exact, "box": [f"{float(b):g}" for b in box or []],
+        "norm": str(found.get("set") or found["norm"]), "radius": text, "exact": exact,
+        "box": [_bound(b) for b in box or []],
         "grid": (found.get("asked") or {}).get("grid"), "seed": found["seed"],
         "suite": suite, "suite_text": SUITES.get(suite, OWN)[0], "version": str(found.get("danskin", "")),
     }  # fmt: skip

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-_NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 _SETS = {"cifar10": "cifar10", "cifar100": "cifar100", "imagenet": "imagenet"}
 
 
@@ -27,7 +26,7 @@ def card(result: dict[str, Any]) -> dict[str, Any]:
         "venue": "",
         "architecture": "",
         "eps": result["radius"],
-        "norm": _NORMS[result["norm"]],
+        "norm": result.get("set") or result["norm"].capitalize(),
         "clean_acc": f"{100 * result['clean']['value']:.2f}",
         "reported": None,
         "autoattack_acc": f"{100 * robust['value']:.2f}" if is_aa else None,

@@ -16,7 +16,7 @@ from danskin.data import DATASETS
 from danskin.data.loading import spelled
 from danskin.errors import ConfigError, DanskinWarning, InputError, suggest
 from danskin.losses import LossName
-from danskin.minmax import L1, L2, Linf
+from danskin.minmax import Linf, Set
 from danskin.run.recipe import override, read_recipe
 from danskin.run.schema import build, plain
 from danskin.training import (
@@ -90,7 +90,7 @@ class EvaluationConfig:
     curve: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
     curve_examples: int = 200
     pictures: int = 6
-    picture_balls: tuple[Linf | L2 | L1, ...] = ()
+    picture_balls: tuple[Set, ...] = ()
 
     def __post_init__(self) -> None:
         for name, least in (("batch_size", 1), ("curve_examples", 1), ("pictures", 0)):

@@ -12,14 +12,23 @@ import torch
 from torch import Tensor, nn
 
 from danskin.attacks import FGSM, PGD, Attack, Attacked
+from danskin.attacks.attack import Ball
 from danskin.attacks.guard import as_found
 from danskin.attacks.outcomes import outcomes
 from danskin.data import to_float
 from danskin.losses import labelled_loss, predict
 from danskin.metrics import Share
-from danskin.minmax import L1, L2, Linf, number
+from danskin.minmax import L1, L2, number
+from danskin.minmax.intersection import order_of
+from danskin.minmax.measured import grown, largest_radius, measured, of_one_radius, radius_of
 from danskin.run.config import EvaluationConfig
 from danskin.run.schema import name_of
+
+
+def ball_title(ball: Any) -> str:
+    """A short name such as 'linf 8/255'; of a set of one's own, how it prints."""
+    name = name_of(ball)
+    return repr(ball) if name is None else f"{name} {ball.radius}"
 
 
 def title(attack: Attack) -> str:
@@ -28,7 +37,7 @@ def title(attack: Attack) -> str:
     restarts = getattr(attack, "restarts", 1)
     kind = type(attack).__name__ + (f"-{steps}" if steps else "") + (f"x{restarts}" if restarts > 1 else "")
     loss = "" if attack.loss == "cross_entropy" else f" {attack.loss}"
-    return f"{kind}{loss} {name_of(attack.ball)} {attack.ball.radius}"
+    return f"{kind}{loss} {ball_title(attack.ball)}"
 
 
 def default_attacks(attack: Attack) -> tuple[Attack, ...]:
@@ -90,17 +99,22 @@ def _curve(
 ) -> dict[str, Any]:
     """Robust accuracy against radius; what a smaller ball broke stays broken in a larger one."""
     n = min(config.curve_examples, len(y))
-    base, known, points = float(number(attack.ball.radius)), clean[:n].clone(), []
+    ball = of_one_radius(attack.ball, torch.arange(n), to_float(x[:n]))
+    base, known, points = float(number(radius_of(ball))), clean[:n].clone(), []
     for factor in sorted(config.curve):
         radius = base * factor
         progress(f"curve, radius {radius:.4g}")
         if factor > 0:
-            scaled = replace(attack, ball=type(attack.ball)(radius))
+            scaled = replace(attack, ball=grown(ball, radius))
             known = outcomes(
                 model, x[:n], y[:n], scaled, batch_size=config.batch_size, seed=seed, prepare=to_float, among=known
             ).correct
         points.append({"radius": radius, "accuracy": share(known)})
-    return {"curve": points, "curve_norm": name_of(attack.ball), "curve_attack": repr(attack)}
+    return {
+        "curve": points,
+        "curve_norm": name_of(attack.ball) or type(attack.ball).__name__.lower(),
+        "curve_attack": repr(attack),
+    }
 
 
 def attack_examples(
@@ -117,11 +131,11 @@ def attack_examples(
     return attacked, {k: v.detach().cpu().numpy() for k, v in arrays.items()}
 
 
-def default_balls(attack: Attack, d: int) -> tuple[Linf | L2 | L1, ...]:
+def default_balls(attack: Attack, d: int) -> tuple[Ball, ...]:
     """Balls of the three norms with about the volume scale of the attack's: radius r, r sqrt(d)/2, r d/10."""
-    if not isinstance(attack.ball, Linf):
+    if order_of(attack.ball) != math.inf:
         return (attack.ball,)
-    r = float(number(attack.ball.radius))
+    r = largest_radius(attack.ball)
     return attack.ball, L2(round(r * math.sqrt(d) / 2, 3)), L1(round(r * d / 10, 3))
 
 
@@ -151,11 +165,11 @@ def picture_grid(
             with torch.no_grad():
                 arrays[f"pred/{label}/clean"] = predict(model(images)).cpu().numpy()
             for ball in balls:
-                norm = str(name_of(ball))
+                norm = name_of(ball) or type(ball).__name__.lower()
                 pgd = PGD(ball, steps=40, step="radius/5", box=attack.box)
                 found = pgd(model, images, labels, seed=seed)
                 with torch.no_grad():
                     arrays[f"pred/{label}/{norm}"] = predict(model(found.x)).cpu().numpy()
                 arrays[f"adv/{label}/{norm}"] = found.x.cpu().numpy()
-                arrays[f"radius/{norm}"] = np.asarray(float(number(ball.radius)))
+                arrays[f"radius/{norm}"] = np.asarray(largest_radius(measured(ball, images[:1])))
     return arrays

@@ -17,11 +17,12 @@ from typing import Any
 
 from danskin.attacks import ATTACKS
 from danskin.errors import ConfigError, DanskinError, suggest
-from danskin.minmax import L1, L2, Linf
+from danskin.minmax import Set, balls
 from danskin.regularizers import REGULARIZERS
+from danskin.run.own_set import OwnSet, names_code
 from danskin.training import OBJECTIVES, OPTIMIZERS, SCHEDULES
 
-BALLS: dict[str, type] = {"linf": Linf, "l2": L2, "l1": L1}
+BALLS: dict[str, type] = dict(balls.BALLS)
 #: What may stand at a place that takes one of several classes, by the name it goes by; a place is told by its type.
 CHOICES: dict[str, dict[str, Any]] = {
     "attacks": ATTACKS,
@@ -94,11 +95,13 @@ def _build_class(classes: list[Any], node: Any, path: str) -> Any:
         return node
     choices = _choices(classes)
     if choices and isinstance(node, str):
-        node = {"name": node}
+        node = {"make": node} if Set in classes and names_code(node) else {"name": node}
     if not isinstance(node, Mapping):
         raise ConfigError(f"{path or 'recipe'}: expected a mapping of keys and values, got {node!r}; write key: value")
     cls, values = classes[0], dict(node)
-    if choices:
+    if Set in classes and "make" in values and "name" not in values:
+        cls = OwnSet
+    elif choices:
         name = values.pop("name", None)
         if name not in choices:
             got = "nothing" if name is None else repr(name)

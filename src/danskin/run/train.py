@@ -20,6 +20,7 @@ from danskin.data import load as load_data
 from danskin.errors import CheckpointError, ConfigError
 from danskin.files import make_folder, write_atomically, write_json
 from danskin.losses import labelled_loss
+from danskin.minmax.measured import largest_radius
 from danskin.models import build as build_model
 from danskin.models import describe
 from danskin.run import checkpoint
@@ -248,7 +249,7 @@ def evaluate_all(
         },
         "model": plain(config.model),
         "attack": repr(config.attack),
-        "radius": float(torch.as_tensor(config.attack.ball.value)),
+        "radius": largest_radius(config.attack.ball) if hasattr(config.attack.ball, "value") else None,
         "models": judged,
         "environment": {k: environment()[k] for k in ("python", "processor", "cuda", "threads", "packages")},
     }

@@ -31,11 +31,13 @@ from danskin.evaluation.masking import Flag
 from danskin.files import read_json, write_atomically, write_json, write_text
 from danskin.foreign import Opened
 from danskin.losses import predict
+from danskin.minmax.balls import BALLS
 from danskin.minmax.reading import read_ball
 from danskin.report.verdict import write_verdict_report
 from danskin.run.card import card
 from danskin.run.journal import DiskJournal
 from danskin.run.lock import locked
+from danskin.run.own_set import OwnSet, names_code
 from danskin.run.record import environment, now
 from danskin.run.runtime import Runtime
 from danskin.run.train import npz_bytes
@@ -47,11 +49,13 @@ TIMED = 32  # examples that forms of the model are timed on
 
 
 def parse_ball(text: str) -> Ball:
-    """A ball from text such as "linf:8/255", "l2:0.5" or "l1:12".
+    """A ball from text such as "linf:8/255", "l2:0.5" or "l1:12"; or a set of one's own, by "module:factory".
 
     Raises:
         ConfigError: another norm, or no radius.
     """
+    if names_code(text) and text.partition(":")[0].lower() not in BALLS:
+        return OwnSet(text)
     try:
         found: Ball = read_ball(text)
     except InputError as error:

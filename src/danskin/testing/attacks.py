@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from danskin.attacks import Attack, Attacked
-from danskin.attacks.attack import Ball
+from danskin.attacks.attack import Ball, audit_tolerance
 from danskin.errors import DanskinWarning
 from danskin.losses import get_loss, predict
 from danskin.minmax import Box, Status
+from danskin.minmax.measured import grown, largest_radius
 from danskin.minmax.precision import at_least_float32
 from danskin.testing.expect import expect, expect_close, expect_same
 from danskin.testing.models import Counter, Doubling, FailsLater, Rooted, RowwiseLinear, convnet, mlp
@@ -49,6 +50,11 @@ class AttackCase:
         self.affine, self.seed = affine, seed
         loss = get_loss(getattr(self.attack, "loss", "cross_entropy"))
         self.binary, self.targeted = loss.binary, loss.targeted and not getattr(self.attack, "aims", False)
+
+    def with_radius(self, radius: float | Tensor) -> Ball:
+        """The ball with another radius."""
+        ball: Ball = grown(self.ball, radius)
+        return ball
 
     def generator(self) -> torch.Generator:
         """Fresh each time: cases do not depend on one another."""
@@ -87,7 +93,7 @@ class AttackCase:
         expect(out.x.isfinite(), "x: expected finite values")
         delta = out.x.double() - x.double()
         expect_close(out.delta, delta, _AUDIT, "delta against x - clean x")
-        most = _AUDIT * torch.as_tensor(ball.value).double().clamp_min(1)
+        most = audit_tolerance(ball) * torch.as_tensor(getattr(ball, "value", 1.0)).double().clamp_min(1)
         expect(
             ball.violation(delta) <= most, f"x: expected in {ball}, got {float(ball.violation(delta).max()):.3g} out"
         )
@@ -121,7 +127,7 @@ class AttackCase:
 
 def stays_in_ball_and_box(case: AttackCase) -> None:
     """Ball and box hold to 1e-6, success agrees with a fresh forward pass, mistakes on clean inputs count."""
-    small = type(case.ball)(0.001 * float(torch.as_tensor(case.ball.value).max()))  # too small to break much
+    small = case.with_radius(0.001 * largest_radius(case.ball))  # too small to break much
     for ball, box in ((case.ball, (0.0, 1.0)), (case.ball, None), (small, (0.0, 1.0))):
         out = case.attack_and_audit(case.images(), ball=ball, box=box)
         if not case.targeted and getattr(case.attack, "keep", "best") != "value":
@@ -131,20 +137,20 @@ def stays_in_ball_and_box(case: AttackCase) -> None:
 def clean_input_at_radius_zero(case: AttackCase) -> None:
     """With no budget the input comes back, bit for bit."""
     x = case.images()
-    out = case.attack_and_audit(x, ball=type(case.ball)(0.0))
+    out = case.attack_and_audit(x, ball=case.with_radius(0.0))
     expect_same(out.x, x, "x at radius 0")
 
 
 def radius_per_example(case: AttackCase) -> None:
     """A tensor of equal radii is the number; of different ones, each example gets its own, whoever stands beside it."""
     # in float64 and without mixing rows: where outcomes differ, it is the attack's doing
-    x, value, outputs = case.images(9).double(), float(torch.as_tensor(case.ball.value).max()), 1 if case.binary else 4
+    x, value, outputs = case.images(9).double(), largest_radius(case.ball), 1 if case.binary else 4
     hidden = [] if case.affine else [RowwiseLinear(48, 16, case.seed + 1, 0.3), nn.ReLU()]
     model = nn.Sequential(*hidden, RowwiseLinear(16 if hidden else 48, outputs, case.seed, 0.3)).double().eval()
     y = case.labels(model, x)
 
     def run(radius: float | Tensor, rows: Tensor) -> Attacked:
-        attack = case.make(type(case.ball)(radius), (0, 1))
+        attack = case.make(case.with_radius(radius), (0, 1))
         out = case.run(model, x[rows], y[rows], attack)
         case.audit(attack, out, model, x[rows], y[rows])
         return out
@@ -349,7 +355,7 @@ def more_work_is_never_worse(case: AttackCase) -> None:
     y = case.labels(model, x)
     fixed: dict[str, Any] = {}
     if "step" in fields:  # a default step that shrinks with the number of steps makes another path
-        fixed["step"] = 0.3 * float(torch.as_tensor(case.ball.value).max())
+        fixed["step"] = 0.3 * largest_radius(case.ball)
     grow: list[tuple[str, tuple[int, ...], dict[str, Any]]] = []
     if "steps" in fields and schedule not in ("linear", "cosine"):
         grow.append(("steps", (1, 2, 5, 9), fixed))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 
 import torch
@@ -13,6 +12,7 @@ from danskin.evaluation import evaluate
 from danskin.evaluation.suites import Suite
 from danskin.evaluation.verdict import Verdict
 from danskin.losses import predict
+from danskin.minmax.measured import grown, largest_radius
 from danskin.testing.expect import expect_same
 from danskin.testing.models import RowwiseLinear
 
@@ -37,10 +37,10 @@ def check_suite(suite: str | MakeSuite, ball: Ball, *, n: int = 8, batch_size: i
     model = nn.Sequential(*hidden, RowwiseLinear(16, 4, seed, 0.3)).double().eval()
     with torch.no_grad():
         y = predict(model(x))
-    value = float(torch.as_tensor(ball.value).max())
+    value = largest_radius(ball)
 
     def run(radius: float | Tensor, rows: Tensor) -> Verdict:
-        own = dataclasses.replace(ball, radius=radius)
+        own = grown(ball, radius)
         attacks = suite if isinstance(suite, str) else suite(own)
         return evaluate(model, (x[rows], y[rows]), own, attacks, seed=seed, batch_size=batch_size, diagnostics=0)
 

@@ -14,6 +14,7 @@ from danskin.errors import InputError
 from danskin.losses import LossName
 from danskin.minmax import Number, Template, number
 from danskin.minmax.gradients import finite, warn_of_bad_gradient
+from danskin.minmax.measured import radius_of
 from danskin.minmax.precision import at_least_float32
 from danskin.minmax.sets import rowwise
 from danskin.training.objective import Found, Losses, Memory, Model, Objective, Step, judged, logits_at, trainable_loss
@@ -71,7 +72,7 @@ class FreeTraining(Objective):
             n = min(len(held), len(x))  # a shorter batch leaves the places behind it for good
             delta[:n] = held[:n].detach().to(delta)
             if held.grad is not None:
-                length = number(self.step, radius=self.ball.value, steps=1)
+                length = number(self.step, radius=radius_of(self.ball), steps=1)
                 slope, bad = finite(held.grad[:n].to(delta), delta.new_zeros(n))
                 if bool(bad):
                     warn_of_bad_gradient()

@@ -20,7 +20,6 @@ from danskin.evaluation.certificates.relaxations import Lines, Relaxation, Style
 from danskin.evaluation.certificates.windows import Window
 from danskin.lipschitz.network import Network, Node
 from danskin.lipschitz.operations import ACTIVATIONS, AFFINE, Conv, Linear, MaxPool, Relu, Scale, Sum, total
-from danskin.minmax import Linf
 
 _CHUNK = {"cpu": 1 << 18, "cuda": 1 << 26}  # numbers in the largest array of a backward pass; on CPUs a cache's worth
 _WINDOWS = 16  # times as many rows where they are windows of images
@@ -75,7 +74,7 @@ class Bounds:
     def _tightened(self, at: int, found: Interval) -> Interval:
         """The interval of a node, cut with what backward passes say of its undecided neurons."""
         if only_affine(self.network, at):
-            if isinstance(self.region.ball, Linf) and _mixes_once(self.network, at):
+            if self.region.ball.order == math.inf and _mixes_once(self.network, at):
                 return found
             return _cut(found, self._affine_range(at), None)
         users = [n.operation for n in self.network.nodes if at in n.inputs]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +12,9 @@ from torch import Tensor
 from danskin.attacks.attack import Ball
 from danskin.attacks.checks import DataBox
 from danskin.evaluation.certificates.windows import Window
-from danskin.minmax import L1, L2, Box, Intersection, Linf
+from danskin.minmax import Box, Intersection
+from danskin.minmax.data_box import box_for
+from danskin.minmax.measured import grown, radius_of
 from danskin.minmax.sets import rowwise
 
 _TINY = 1e-300
@@ -28,7 +31,7 @@ class Region:
     """
 
     x: Tensor
-    ball: Ball
+    ball: Any
     low: Tensor
     high: Tensor
 
@@ -40,17 +43,18 @@ class Region:
         last place of |x| + radius. The radius grows by twice that, measured in the ball's norm.
         """
         wide = x.detach().double()
-        radius = torch.as_tensor(ball.value, dtype=torch.float64, device=x.device).expand(len(x))
+        radius = torch.as_tensor(radius_of(ball), dtype=torch.float64, device=x.device).expand(len(x))
         size = math.prod(x.shape[1:])
-        unit = {Linf: 1.0, L2: math.sqrt(size), L1: float(size)}[type(ball)]
+        unit = float(ball.norm(torch.ones_like(wide[:1]))) if size and len(x) else 0.0
         largest = wide.flatten(1).abs().amax(1) if size else torch.zeros_like(radius)
         radius = radius + torch.finfo(x.dtype).eps * unit * (largest + radius)
         around = rowwise(radius, wide)
         low, high = wide - around, wide + around
-        if box is not None:  # inputs may leave the box by rounding, as in `Attack.feasible`
-            low = torch.maximum(low, wide.clamp_max(box[0]))
-            high = torch.minimum(high, wide.clamp_min(box[1]))
-        return Region(wide, replace(ball, radius=radius), low, high)
+        beside = box_for(box, wide)
+        if beside is not None:  # inputs may leave the box by rounding, as in `Attack.feasible`
+            low = torch.maximum(low, wide.clamp_max(beside[0]))
+            high = torch.minimum(high, wide.clamp_min(beside[1]))
+        return Region(wide, grown(ball, radius), low, high)
 
     @property
     def l2_radius(self) -> Tensor:
@@ -61,7 +65,7 @@ class Region:
         """
         reach = torch.maximum(self.high - self.x, self.x - self.low).flatten(1)
         diagonal = torch.linalg.vector_norm(reach, dim=1) * (1 + 1e-12)
-        return diagonal if isinstance(self.ball, Linf) else torch.minimum(diagonal, self.ball.value)
+        return diagonal if self.ball.order == math.inf else torch.minimum(diagonal, self.ball.value)
 
     def least(self, a: Tensor, example: Tensor | None, *, exact: bool = False) -> Tensor:
         """(rows,): at most the least <a, x + delta> over the region of each row's example.
@@ -73,7 +77,7 @@ class Region:
         """
         own = self if example is None else self.rows(example)
         a, low, high = a.flatten(1), own.low.flatten(1), own.high.flatten(1)
-        if isinstance(self.ball, Linf):
+        if self.ball.order == math.inf:
             return 0.5 * ((a * (low + high)).sum(1) - (a.abs() * (high - low)).sum(1))
         x, radius = own.x.flatten(1), own.ball.value
         room, size = torch.where(a > 0, x - low, high - x), a.abs()
@@ -87,7 +91,7 @@ class Region:
     def common_range(self, a: Tensor) -> tuple[Tensor, Tensor]:
         """Low and high (n, rows) of <a, x + delta> for rows (rows, ...) that all examples share."""
         a = a.flatten(1)
-        if isinstance(self.ball, Linf):
+        if self.ball.order == math.inf:
             low, high = self.low.flatten(1), self.high.flatten(1)
             center, around = 0.5 * (low + high) @ a.T, 0.5 * (high - low) @ a.abs().T
         else:
@@ -96,7 +100,7 @@ class Region:
 
     def _dual_norm(self, a: Tensor) -> Tensor:
         """(rows,): the dual norm of rows (rows, d), by functions that have derivatives in all versions of torch."""
-        return torch.linalg.vector_norm(a, dim=1) if isinstance(self.ball, L2) else a.abs().amax(1)
+        return torch.linalg.vector_norm(a, dim=1) if self.ball.order == 2 else a.abs().amax(1)
 
     def _priced(self, size: Tensor, room: Tensor, radius: Tensor, moved: Tensor) -> Tensor:
         r"""An upper bound of max <size, q> over 0 <= q <= room in the ball, by Lagrangian duality.
@@ -104,7 +108,7 @@ class Region:
         l2: sum max_q (size q - p q^2 / 2) + p r^2 / 2; l1: sum room (size - p)+ + p r. Both hold for every price
         p >= 0 and are tight at the price of the maximiser `moved`, so rounding in `moved` cannot break them.
         """
-        if isinstance(self.ball, L2):
+        if self.ball.order == 2:
             price = 1 / (moved / size.clamp_min(_TINY)).amax(1).clamp_min(_TINY)
             q = torch.minimum(size / price[:, None], room)
             return (size * q - 0.5 * price[:, None] * q.square()).sum(1) + 0.5 * price * radius.square()
