@@ -73,7 +73,7 @@ def test_each_example_alone_is_each_in_the_batch(ball, problem):
     try:
         for make in (ATTACKS["pgd"], ATTACKS["apgd"]):
             whole = make(own)(model, x.double(), y)
-            for i in torch.arange(len(x)).split(1):
+            for i in torch.tensor([0, 3]).split(1):
                 alone = make(own.rows(i))(model, x.double()[i], y[i])
                 assert torch.allclose(alone.loss, whole.loss[i], atol=1e-6)
     finally:
@@ -81,12 +81,19 @@ def test_each_example_alone_is_each_in_the_batch(ball, problem):
 
 
 @pytest.mark.parametrize("box", [(0, 1), None], ids=str)
-@pytest.mark.parametrize("suite", ["fast", "standard"])
+@pytest.mark.parametrize("suite", [pytest.param("fast", marks=pytest.mark.slow), "short"])
 def test_suites(suite, box, problem):
     model, x, y = problem
-    found = evaluate(model, (x[:3], y[:3]), Ellipsoid(0.1, 0.4), suite, box=box, diagnostics=2)
+    ball = Ellipsoid(0.1, 0.4)
+    if suite == "short":
+        suite = {
+            "apgd": APGD(ball, steps=5, box=box),
+            "fab-t": FABT(ball, box=box),
+            "square": Square(ball, queries=9, box=box),
+        }
+    found = evaluate(model, (x[:3], y[:3]), ball, suite, box=box, diagnostics=2 if box is None else 0)
     left = {s.name: s.left_out for s in found.stages if s.left_out}
-    assert ("fab-t" in left) == (suite == "standard")
+    assert ("fab-t" in left) == (suite != "fast")
     assert all("measures no distances" in why for why in left.values())
     back = type(found).from_json(found.to_json())
     assert repr(back.ball) == "Ellipsoid(short=0.1, long=0.4)"
