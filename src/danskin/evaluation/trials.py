@@ -19,6 +19,7 @@ from danskin.minmax import Streams
 from danskin.minmax.data_box import box_width
 from danskin.minmax.intersection import order_of
 from danskin.minmax.measured import radius_of
+from danskin.minmax.rows import rows_of
 
 
 def attacked(
@@ -27,7 +28,7 @@ def attacked(
     """Fast attacks in the verdict's ball on so many of the examples that are right, then a growing ball."""
     asked, y = subject.asked, subject.y
     at = right.nonzero().squeeze(1)[:many].to(y.device)
-    subject = replace(subject, x=subject.x[at], y=y[at])
+    subject = replace(subject, x=subject.x[at], y=y[at], ball=rows_of(subject.ball, at))
     clean = torch.ones(len(at), dtype=torch.bool)
     one = FGSM(subject.ball, box=subject.box, loss=subject.losses[0])
     tried = {"fgsm": one, "pgd-10": subject.pgd(10, stop=True), "pgd-40": subject.pgd(40, stop=True)}
