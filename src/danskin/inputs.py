@@ -50,6 +50,8 @@ def in_box(x: Tensor, box: Box = (0, 1), *, bytes_known: bool = False) -> Tensor
             "x.float() / 255 or x.float(), whichever the model takes, or the box of the data"
         )
     low, high = (torch.as_tensor(bound, dtype=torch.float32) for bound in box)
+    if x.ndim > 2:  # one bound for each channel
+        low, high = (b.reshape(-1, *[1] * (x.ndim - 2)) if b.ndim == 1 else b for b in (low, high))
     if bool((high - low == 255).all()):
         return x.to(torch.float32) + low.to(x.device)
     most = 0.0 if bytes_known or not x.numel() else float(x.max())

@@ -135,3 +135,26 @@ def test_words():
     assert not same_box(BOX, (BOX[0], BOX[1] + 1))
     assert same_box(box_from_json(box_to_json(BOX)), BOX)
     assert box_for((torch.zeros(5), 1), torch.zeros(2, 5))[0].shape == (5,)
+
+
+def test_bytes_go_to_the_box_of_their_channel(problem):
+    model, _, y = problem
+    pixels = torch.randint(0, 256, (6, 3, 8, 8), generator=torch.Generator().manual_seed(3), dtype=torch.uint8)
+    low, high = (b.view(3, 1, 1) for b in BOX)
+    suite = [FGSM(Linf(0.05), box=BOX)]
+    got = evaluate(model, (pixels, y), Linf(0.05), suite, box=BOX, diagnostics=0)
+    wanted = evaluate(model, (low + (high - low) * (pixels / 255), y), Linf(0.05), suite, box=BOX, diagnostics=0)
+    assert torch.equal(got.broken_by, wanted.broken_by)
+
+
+def test_a_journal_knows_the_box(problem, tmp_path):
+    from danskin.run.journal import DiskJournal
+
+    model, x, y = problem
+    suite = [FGSM(Linf(0.05), box=BOX)]
+    seen = []
+    for _ in range(2):
+        journal = DiskJournal(tmp_path, 0, 1)
+        seen.append(evaluate(model, (x, y), Linf(0.05), suite, box=BOX, diagnostics=0, journal=journal).broken_by)
+        journal.close()
+    assert torch.equal(*seen)

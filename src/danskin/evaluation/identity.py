@@ -15,6 +15,7 @@ from danskin.attacks.guard import as_found
 from danskin.callables import reach
 from danskin.evaluation.fingerprint import model_hash, state_hash
 from danskin.minmax import Streams
+from danskin.minmax.data_box import box_for
 
 #: "unknown": it cannot be told, so nothing may be taken over.
 Relation = Literal["same", "other", "unknown"]
@@ -110,8 +111,8 @@ def identify(model: Any, x: Tensor, box: DataBox) -> Identity:
 
 def probes(x: Tensor, box: DataBox) -> Tensor:
     """(8, ...) inputs in the box, the same wherever they are made: four smooth ones, four of noise of growing size."""
-    low, high = (-1, 1) if box is None else box
     like = torch.empty(_PROBES, *x.shape[1:], dtype=torch.float64)
+    low, high = box_for((-1, 1) if box is None else box, like) or (-1, 1)
     d, k = like[0].numel(), torch.arange(4, dtype=torch.float64)[:, None]
     smooth = 0.5 + 0.15 * k * (math.pi * (k + 1) * torch.arange(d, dtype=torch.float64) / max(d, 1) + k).cos()
     noise = Streams.of(0, torch.arange(4)).uniform(like[4:])

@@ -143,7 +143,7 @@ def slopes(
         signs: directions.
         box: of valid data; where an end would leave it, that coordinate moves less, and the gradient tells for that.
     """
-    h, told, seen = rowwise(step, base).to(base), [], []
+    h, told, seen, box = rowwise(step, base).to(base), [], [], box_for(box, base)
     most = torch.zeros(len(base), dtype=torch.float64, device=base.device)
     eps = 0.0
     for u in signs:
