@@ -271,12 +271,103 @@ def test_result_and_empty_data():
     assert certify(model, [], Linf(0.1)).share.n == 0
 
 
-def test_large_networks_fall_back_to_one_pass_over_intervals():
+def large():
+    """(model, x, y): a network with two wide layers, and an example."""
     layers = [nn.Linear(5, 2000), nn.ReLU(), nn.Linear(2000, 3000), nn.ReLU(), nn.Linear(3000, 3)]
     x = points(1, 5, dtype=torch.float32)
     model = seeded(nn.Sequential(*layers))
-    found = certify(model, (x, model(x).argmax(1)), Linf(0.001))
-    assert found.method == "crown-ibp"
+    return model, x, model(x).argmax(1)
+
+
+def test_a_budget_that_is_too_small_is_said_and_cheaper_methods_stand():
+    model, x, y = large()
+    found = certify(model, (x, y), Linf(0.001), budget=1e9)
+    assert found.method == "crown-ibp" and found.budget == 1e9
+    assert [(s.method, s.tried, s.over) for s in found.steps] == [
+        ("ibp", 1, 0), ("crown-ibp", 1, 0), ("crown", 0, 1), ("alpha-crown", 0, 1),
+    ]  # fmt: skip
+    assert certify(model, (x, y), Linf(0.001), budget=1.0).method == "ibp"
+
+
+class Steps(nn.Module):
+    """Residual blocks wide enough that "auto" climbs."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(1, 8, 3, stride=2, padding=1)
+        self.blocks = nn.ModuleList(
+            nn.ModuleList([nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)]) for _ in range(3)
+        )
+        self.out = nn.Linear(8, 3)
+
+    def forward(self, x):
+        h = F.relu(self.first(x))
+        for a, b in self.blocks:
+            h = F.relu(h + b(F.relu(a(h))))
+        return self.out(h.mean((2, 3)))
+
+
+@pytest.fixture(scope="module")
+def steps():
+    """(model, x, y, radius): radii at which each method of the ladder has something to prove."""
+    model, x = seeded(Steps(), 0, 1.0), points(24, 1, 16, 16, dtype=torch.float32)
+    y = model(x).argmax(1)
+    y[5] = (y[5] + 1) % 3
+    return model, x, y, torch.logspace(-6, -1.5, 24)
+
+
+def test_auto_climbs_example_by_example(steps):
+    model, x, y, radius = steps
+    found = certify(model, (x, y), Linf(radius))
+    ibp, lines, crown, alpha = found.steps
+    assert [s.method for s in found.steps] == ["ibp", "crown-ibp", "crown", "alpha-crown"]
+    assert ibp.tried == 23 and ibp.proved > 0 and lines.proved > 0 and crown.proved > 0
+    for cheap, dear in itertools.pairwise(found.steps):
+        assert dear.tried == cheap.tried - cheap.proved  # what is proved goes no further
+    assert sum(s.proved for s in found.steps) == int(found.certified.sum())
+    dearest = certify(model, (x, y), Linf(radius), method="alpha-crown")
+    assert torch.equal(found.certified, dearest.certified) and len(dearest.steps) == 1
+    assert alpha.tried > 0 and "crown proved" in str(found)
+    for method in ("ibp", "crown-ibp", "crown"):
+        assert not bool((certify(model, (x, y), Linf(radius), method=method).certified & ~found.certified).any())
+
+
+def test_examples_that_attacks_broke_are_not_tried_by_dear_methods(steps):
+    model, x, y, radius = steps
+    whole = certify(model, (x, y), Linf(radius))
+    worth = torch.arange(24) % 2 == 0
+    half = certify(model, (x, y), Linf(radius), worth=worth)
+    torch.testing.assert_close(half.margin[worth], whole.margin[worth], rtol=1e-9, atol=1e-9)
+    cheap = certify(model, (x, y), Linf(radius), method="crown-ibp")
+    torch.testing.assert_close(half.margin[~worth], cheap.margin[~worth], rtol=1e-9, atol=1e-9)
+    left = int((cheap.correct & ~cheap.certified & ~worth).sum())
+    assert left > 0 and [s.broken for s in half.steps] == [0, 0, left, left]
+    assert f"{left} broken by attacks and not tried" in str(half)
+
+
+def test_a_budget_ends_an_example_by_itself(steps):
+    """What an example may cost decides about it alone, in any company."""
+    model, x, y, radius = steps
+    free = certify(model, (x, y), Linf(radius), budget=1e15)
+    some = certify(model, (x, y), Linf(radius), budget=2e8)
+    assert 0 < some.steps[2].over < some.steps[2].tried
+    assert bool((some.margin <= free.margin + 1e-9).all())
+    single = [certify(model, (x[i : i + 1], y[i : i + 1]), Linf(float(radius[i])), budget=2e8) for i in range(24)]
+    assert sum(s.steps[2].over for s in single) == some.steps[2].over
+    torch.testing.assert_close(torch.cat([s.margin for s in single]), some.margin, rtol=1e-6, atol=1e-6)
+
+
+def test_progress_is_told(steps):
+    model, x, y, radius = steps
+    events = []
+    found = certify(model, (x, y), Linf(radius), batch_size=10, progress=events.append)
+    assert [e["done"] for e in events][-1] == 24 and len(events) >= 3
+    assert all(e["total"] == 24 and e["work"] == "certificates" for e in events)
+    assert events[-1]["proved"] == int(found.certified.sum())
+    unknown, batches = [], []
+    certify(model, iter([(x[:3], y[:3])]), Linf(0.01), progress=unknown.append)
+    certify(model, [(x[:3], y[:3]), (x[3:5], y[3:5])], Linf(0.01), progress=batches.append)
+    assert unknown[-1]["total"] is None and batches[-1]["total"] == batches[-1]["done"] == 5
 
 
 def test_model_is_left_as_found():
@@ -310,6 +401,10 @@ class Hidden(nn.Module):
         (lambda m, x, y: certify(m, (x, y), Linf(torch.tensor([0.1, 0.2]))), InputError, "radius"),
         (lambda m, x, y: certify(m, (x, y), Linf(torch.full((9,), 0.1))), InputError, "radius"),
         (lambda m, x, y: certify(m, [x], Linf(0.1)), InputError, "data"),
+        (lambda m, x, y: certify(m, (x, y), Linf(0.1), budget=0), InputError, "budget"),
+        (lambda m, x, y: certify(m, (x, y), Linf(0.1), worth=torch.ones(4, dtype=torch.bool)), InputError, "worth"),
+        (lambda m, x, y: certify(m, (x, y), Linf(0.1), worth=torch.ones(6, dtype=torch.bool)), InputError, "worth"),
+        (lambda m, x, y: certify(m, (x, y), Linf(0.1), worth=torch.ones(5)), InputError, "worth"),
         (lambda m, x, y: certify(nn.Sequential(m, nn.GELU()), (x, y), Linf(0.1)), ModelError, "gelu"),
         (lambda m, x, y: certify(Hidden(), (x, y), Linf(0.1)), ModelError, "model"),
         (lambda m, x, y: certify(lambda t: m(t) + torch.rand(3), (x, y), Linf(0.1)), ModelError, "model"),

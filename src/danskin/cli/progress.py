@@ -129,6 +129,8 @@ class JudgingProgress(_Shown):
             self._far(event["stage"], event["done"], event["total"], event.get("work", event["stage"]))
         elif event["state"] == "chosen":
             self.console.print(f"search: {event['form']}, the quickest here", highlight=False)
+        elif event["state"] == "certified":
+            self.console.print(event["found"], highlight=False, markup=False)
         elif event["state"] == "done":
             text = f"chunk {event['chunk']}: {event['stage']} broke {event['broken']} of {event['examples']}"
             self.console.print(f"{text} in {event['seconds']:.1f} s", highlight=False)

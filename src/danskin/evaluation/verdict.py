@@ -13,6 +13,7 @@ from torch import Tensor
 from danskin.attacks.attack import Ball
 from danskin.attacks.checks import DataBox
 from danskin.errors import InputError
+from danskin.evaluation.certificates.tried import Tried
 from danskin.evaluation.journal import ROBUST, WRONG
 from danskin.evaluation.masking import Diagnosis, Flag
 from danskin.evaluation.standing import NOT_TO_QUOTE, OF_OUTCOMES, standing
@@ -64,6 +65,8 @@ class Verdict:
             not random.
         certificates: (n,) bool, the examples with a certificate; None if none was asked for.
         method: of the certificate.
+        certifying: what each method of the certificate was asked, and what it proved.
+        budget: multiplications that the certificate of one example could cost; infinite where there was no limit.
         flags: reasons to doubt.
         points: (n, ...) the worst inputs found, clean ones where nothing broke them; None unless asked for.
         diagnosis: the look at the model for masked gradients; its flags are among `flags`. None if there was none.
@@ -80,6 +83,8 @@ class Verdict:
     probability: Tensor
     certificates: Tensor | None = None
     method: str = ""
+    certifying: tuple[Tried, ...] = ()
+    budget: float = math.inf
     flags: tuple[Flag, ...] = ()
     points: Tensor | None = None
     diagnosis: Diagnosis | None = None
@@ -185,7 +190,7 @@ class Verdict:
             "n": len(self.y),
             "clean": self.clean.to_json(),
             "robust": self.robust.to_json(),
-            "certified": None if self.certified is None else self.certified.to_json() | {"method": self.method},
+            "certified": self._certified_json(),
             "expected": self.expected,
             "stages": [asdict(s) | {"robust_after": self.by_attack[s.name].to_json()} for s in self.stages],
             "per_class": [
@@ -206,10 +211,17 @@ class Verdict:
             },
         }
 
+    def _certified_json(self) -> dict[str, Any] | None:
+        if self.certified is None:
+            return None
+        told = {"method": self.method, "by_method": [asdict(step) for step in self.certifying]}
+        return self.certified.to_json() | told | {"budget": self.budget if math.isfinite(self.budget) else None}
+
     @staticmethod
     def from_json(found: dict[str, Any]) -> Verdict:
         """The verdict that `to_json` wrote, without points."""
         rows, certified = found["outcomes"], found["outcomes"]["certified"]
+        proofs = found["certified"] or {}
         stages = [{k: v for k, v in stage.items() if k != "robust_after"} for stage in found["stages"]]
         return Verdict(
             suite=found["suite"],
@@ -222,7 +234,9 @@ class Verdict:
             broken_by=torch.tensor(rows["broken_by"], dtype=torch.int64),
             probability=torch.tensor(rows["probability"], dtype=torch.float64),
             certificates=None if certified is None else torch.tensor(certified, dtype=torch.bool),
-            method=(found["certified"] or {}).get("method", ""),
+            method=proofs.get("method", ""),
+            certifying=tuple(Tried(**step) for step in proofs.get("by_method", ())),
+            budget=proofs.get("budget") or math.inf,
             flags=(flags := tuple(Flag(**flag) for flag in found["flags"])),
             diagnosis=_diagnosis(found.get("diagnosis"), flags),
         )
@@ -239,6 +253,7 @@ class Verdict:
         lines.append(f"robust accuracy     {self.robust}   {word}")
         if self.certified is not None:
             lines.append(f"certified at least  {self.certified}   ({self.method})")
+            lines += [f"  {step}" for step in self.certifying if len(self.certifying) > 1]
         if self.diagnosis is not None:
             lines.append(f"looked for faults   {self.diagnosis}")
         lines += [f"{flag.level}: {flag.text}" for flag in self.flags]

@@ -329,6 +329,7 @@ _SECTIONS: dict[str, tuple[str, Callable[[Run], Any]]] = {
     "diagnosis": ("diagnosis", lambda run: verdict_words.diagnosis(run.result)),
     "limits": ("whole verdict", lambda run: verdict_words.limits(run.result)),
     "stages": ("attacks", _stages),
+    "certifying": ("certificates", lambda run: verdict_words.certifying(run.result)),
     "classes": ("classes", _classes),
     "curve": ("curve", _curve),
     "cost": ("cost", _cost),

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from danskin.report.page import count_text, parse_number
+from danskin.report.page import count_text, duration_text, parse_number
 
 #: What a suite is, and what its number must not be taken for.
 SUITES = {
@@ -105,6 +105,21 @@ def diagnosis(found: Mapping[str, Any]) -> str:
     attacked = f", and cheap attacks tried on {count_text(tried)}" if tried else ""
     one = "example" if n == 1 else "examples"
     return f"The model was looked at on {count_text(n)} {one}{attacked}: {passes}, counted in the cost."
+
+
+def certifying(found: Mapping[str, Any]) -> dict[str, Any]:
+    """What each method of the certificate was asked and proved, and the budget; empty where nothing is told."""
+    proofs = found["certified"] or {}
+    rows = [
+        {
+            "name": str(step["method"]), "tried": count_text(step["tried"]), "proved": count_text(step["proved"]),
+            "over": count_text(step["over"]), "broken": count_text(step["broken"]),
+            "seconds": duration_text(step["seconds"]),
+        }
+        for step in proofs.get("by_method") or []
+    ]  # fmt: skip
+    budget = proofs.get("budget")
+    return {"rows": rows, "budget": "" if budget is None else f"{float(budget):.2g}"} if rows else {}
 
 
 def expected(found: Mapping[str, Any]) -> str:

@@ -80,7 +80,7 @@ class Question:
         compile: search with a compiled model.
         grid: 255 asks for adversarial examples that are valid images of 8 bits.
         curve: examples for robust accuracy against the radius (suite "fast"); 0 for none.
-        certificate: method of the lower bound, "no" for none, "auto" for the tightest affordable.
+        certificate: method of the lower bound, "no" for none, "auto" from cheap to dear within a budget.
     """
 
     opened: Opened
@@ -249,9 +249,13 @@ def _taken(identity: Identity, folder: Path) -> bool:
 def _certified(question: Question, verdict: Verdict, x: Tensor, y: Tensor, listen: Listener) -> Verdict:
     """The verdict with certificates for what attacks left standing; with a note where the model has no rule."""
     listen({"chunk": 0, "stage": "certify", "examples": len(y), "state": "begun"})
-    method = question.certificate
+    method: CertifyMethod = question.certificate  # type: ignore[assignment]
+    stands = torch.zeros(len(y), dtype=torch.bool)
+    stands[verdict.index] = verdict.outcomes
     try:
-        found = certify(question.opened.model, (to_float(x), y), question.ball, method=method)  # type: ignore[arg-type]
+        found = certify(
+            question.opened.model, (to_float(x), y), question.ball, method=method, worth=stands, progress=listen
+        )
     except ModelError as error:
         if method != "auto":
             raise
@@ -267,8 +271,9 @@ def _certified(question: Question, verdict: Verdict, x: Tensor, y: Tensor, liste
             {"examples": verdict.index[wrong].tolist()},
         )
         return replace(verdict, flags=(*verdict.flags, flag))
-    listen({"chunk": 0, "stage": "certify", "examples": len(y), "state": "done", "broken": 0, "seconds": found.seconds})
-    return replace(verdict, certificates=held, method=found.method)
+    listen({"stage": "certify", "state": "certified", "found": str(found)})
+    told = replace(verdict, certifying=found.steps, budget=found.budget)
+    return replace(told, certificates=held, method=found.method)
 
 
 def _curve(question: Question, x: Tensor, y: Tensor) -> list[dict[str, Any]]:

@@ -14,12 +14,14 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from danskin.evaluation.certificates.asked import asked_nodes, mixes_once, only_affine
 from danskin.evaluation.certificates.intervals import Interval, interval
 from danskin.evaluation.certificates.region import Region
 from danskin.evaluation.certificates.relaxations import Lines, Relaxation, Style, relax
 from danskin.evaluation.certificates.windows import Window
-from danskin.lipschitz.network import Network, Node
-from danskin.lipschitz.operations import ACTIVATIONS, AFFINE, Conv, Linear, MaxPool, Relu, Scale, Sum, total
+from danskin.evaluation.certificates.work import pass_costs
+from danskin.lipschitz.network import Network
+from danskin.lipschitz.operations import ACTIVATIONS, AFFINE, Conv, Relu, Scale, Sum, total
 
 _CHUNK = {"cpu": 1 << 18, "cuda": 1 << 26}  # numbers in the largest array of a backward pass; on CPUs a cache's worth
 _WINDOWS = 16  # times as many rows where they are windows of images
@@ -36,25 +38,32 @@ class Bounds:
         region: of the inputs.
         intervals: low and high (n, *shape) of the nodes.
         relaxations: of the activations, by style and node.
+        spent: (n,) multiplications of the backward passes behind the intervals.
+        over: (n,) bool, more passes were wanted than the budget holds; from there on intervals had to do.
     """
 
     network: Network
     region: Region
+    spent: Tensor
+    over: Tensor
     intervals: list[Interval] = field(default_factory=list)
     relaxations: dict[Style, dict[int, Relaxation]] = field(default_factory=lambda: {s: {} for s in STYLES})
 
     @staticmethod
-    def of(network: Network, region: Region, tighten: bool) -> Bounds:
+    def of(network: Network, region: Region, tighten: bool, budget: float = math.inf) -> Bounds:
         """Bounds of all nodes, first to last.
 
         Args:
             network: which.
             region: of the inputs.
             tighten: bound the inputs of ReLU, sigmoid and tanh by backward passes too, not by intervals only.
+            budget: multiplications for one example; its passes end before the node that would exceed it.
 
         Reference: the recursion of Weng et al., ICML 2018, and Zhang et al., NeurIPS 2018, theorem 3.2.
         """
-        bounds = Bounds(network, region)
+        n, device = len(region.x), region.x.device
+        spent, over = (torch.zeros(n, dtype=d, device=device) for d in (torch.float64, torch.bool))
+        bounds, costs = Bounds(network, region, spent, over), pass_costs(network)
         asked = asked_nodes(network) if tighten else set()
         for at, node in enumerate(network.nodes):
             if isinstance(node.operation, ACTIVATIONS):
@@ -62,26 +71,31 @@ class Bounds:
                     made = relax(node.operation, *bounds.intervals[node.inputs[0]], style)
                     bounds.relaxations[style][at] = made
             found = interval(node, [bounds.intervals[i] for i in node.inputs], region)
-            bounds.intervals.append(bounds._tightened(at, found) if at in asked else found)
+            bounds.intervals.append(bounds._tightened(at, found, costs[at], budget) if at in asked else found)
         return bounds
 
     def rows(self, index: Tensor) -> Bounds:
         """What is known of some examples."""
         intervals = [(low[index], high[index]) for low, high in self.intervals]
         relaxations = {s: {at: r.rows(index) for at, r in made.items()} for s, made in self.relaxations.items()}
-        return Bounds(self.network, self.region.rows(index), intervals, relaxations)
+        region, spent, over = self.region.rows(index), self.spent[index], self.over[index]
+        return Bounds(self.network, region, spent, over, intervals, relaxations)
 
-    def _tightened(self, at: int, found: Interval) -> Interval:
+    def _tightened(self, at: int, found: Interval, price: float, budget: float) -> Interval:
         """The interval of a node, cut with what backward passes say of its undecided neurons."""
         if only_affine(self.network, at):
-            if self.region.ball.order == math.inf and _mixes_once(self.network, at):
+            if self.region.ball.order == math.inf and mixes_once(self.network, at):
                 return found
             return _cut(found, self._affine_range(at), None)
         users = [n.operation for n in self.network.nodes if at in n.inputs]
         kinked = all(isinstance(u, Relu) for u in users)  # then a neuron on one side of 0 is exact already
         for style in STYLES:
             low, high = found
-            pairs = ((low < 0) & (high > 0) if kinked else low < high).flatten(1).nonzero()
+            wide = ((low < 0) & (high > 0) if kinked else low < high).flatten(1)
+            work = 2 * price * wide.sum(1)
+            self.over.logical_or_(self.spent + work > budget)
+            self.spent.add_(work.masked_fill(self.over, 0.0))
+            pairs = (wide & ~self.over[:, None]).nonzero()
             if len(pairs):
                 found = _cut(found, self._range(at, pairs[:, 0], pairs[:, 1], style), pairs)
         return found
@@ -242,27 +256,3 @@ def _cut(found: Interval, other: Interval, pairs: Tensor | None) -> Interval:
     low[spot], high[spot] = torch.maximum(low[spot], other[0]), torch.minimum(high[spot], other[1])
     low, high = low.view(found[0].shape), high.view(found[1].shape)
     return low, torch.maximum(low, high)  # an empty interval is one point that was rounded twice
-
-
-def asked_nodes(network: Network) -> set[int]:
-    """The nodes worth a backward pass: the inputs of ReLU, sigmoid and tanh."""
-    users = (n for n in network.nodes if isinstance(n.operation, ACTIVATIONS))
-    return {n.inputs[0] for n in users if not isinstance(n.operation, MaxPool)}
-
-
-def only_affine(network: Network, at: int) -> bool:
-    """Whether no activation stands before a node."""
-    node = network.nodes[at]
-    return not isinstance(node.operation, ACTIVATIONS) and all(only_affine(network, i) for i in node.inputs)
-
-
-def _mixes_once(network: Network, at: int) -> bool:
-    """Whether a node is one linear layer or convolution of scaled inputs: its interval is then exact for l_inf."""
-    node: Node = network.nodes[at]
-    while isinstance(node.operation, Scale):
-        node = network.nodes[node.inputs[0]]
-    if isinstance(node.operation, Linear | Conv):
-        node = network.nodes[node.inputs[0]]
-        while isinstance(node.operation, Scale):
-            node = network.nodes[node.inputs[0]]
-    return not node.inputs

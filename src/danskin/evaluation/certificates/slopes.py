@@ -9,12 +9,12 @@ from danskin.evaluation.certificates.backward import Bounds
 from danskin.evaluation.certificates.relaxations import Lines
 from danskin.lipschitz.operations import Relu
 
-_STEPS = 20
+STEPS = 20  # of the search for a row
 _RATE = 0.2  # of Adam, falling to 0.02; slopes are in [0, 1]
 _ROWS = {"cpu": 64, "cuda": 4096}
 
 
-def improved(bounds: Bounds, start: int, a: Tensor, example: Tensor, first: Tensor) -> Tensor:
+def improved(bounds: Bounds, start: int, a: Tensor, example: Tensor, first: Tensor, goal: Tensor) -> Tensor:
     """(rows,): the best lower bounds of <a, value of node `start`> over lines below, at least `first`.
 
     A line of any slope between the leak and 1 is below a ReLU, so every step gives a valid bound and the best is
@@ -25,16 +25,17 @@ def improved(bounds: Bounds, start: int, a: Tensor, example: Tensor, first: Tens
         start: a node.
         a: (rows, *shape of the node).
         example: (rows,) whose region.
-        first: (rows,) bounds so far; the search for a row ends when its bound is positive.
+        first: (rows,) bounds so far.
+        goal: (rows,) the search for a row ends when its bound is above.
 
     Reference: Xu et al., ICLR 2021 (slopes of the last pass only).
     """
     rows = torch.arange(len(a), device=a.device).split(_ROWS.get(a.device.type, 64))
-    parts = [_improved(bounds, start, a[some], example[some], first[some]) for some in rows]
+    parts = [_improved(bounds, start, a[some], example[some], first[some], goal[some]) for some in rows]
     return torch.cat(parts) if parts else first
 
 
-def _improved(bounds: Bounds, start: int, a: Tensor, example: Tensor, best: Tensor) -> Tensor:
+def _improved(bounds: Bounds, start: int, a: Tensor, example: Tensor, best: Tensor, goal: Tensor) -> Tensor:
     own = bounds.rows(example)
     relus: dict[int, tuple[Lines, Tensor, Tensor]] = {}
     for at, made in own.relaxations["adaptive"].items():
@@ -49,16 +50,17 @@ def _improved(bounds: Bounds, start: int, a: Tensor, example: Tensor, best: Tens
     each = torch.arange(len(a), device=a.device)
     search = torch.optim.Adam([slope for _, _, slope in relus.values()], lr=_RATE)
     with torch.enable_grad():
-        for step in range(_STEPS):
+        for step in range(STEPS):
             for group in search.param_groups:
-                group["lr"] = _RATE * 0.1 ** (step / _STEPS)
+                group["lr"] = _RATE * 0.1 ** (step / STEPS)
             for at, (made, undecided, share) in relus.items():
                 leak = bounds.network.nodes[at].operation.leak  # type: ignore[union-attr]
                 lower = torch.where(undecided, leak + (1 - leak) * share, made.lower)
                 own.relaxations["adaptive"][at] = Lines(lower, made.upper, made.below, made.above)
             value = own.least(start, a, each, "adaptive")
-            best = torch.maximum(best, value.detach())
-            if bool((best > 0).all()):
+            # a row above its goal stays as it is, so that it does not depend on how long others take
+            best = torch.where(best > goal, best, torch.maximum(best, value.detach()))
+            if bool((best > goal).all()):
                 break
             search.zero_grad()
             (-value.sum()).backward()
