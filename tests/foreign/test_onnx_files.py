@@ -354,3 +354,18 @@ def test_what_torch_exports(tmp_path, batch):
 def test_the_ways_are_tried_in_their_order():
     form = onnx_torch.InputForm((1, 4), 1, (4,), False)
     assert [way[0] for way in onnx_torch._ways(form)] == [(1, 2, 4), (1,)]
+
+
+@pytest.mark.parametrize(
+    ("batch", "shape", "order"), [(1, (1, 8, 8), None), ("n", (1, 8, 8), None), (1, (8, 8, 1), [0, 3, 1, 2])]
+)
+def test_files_are_certified_as_the_module_is(tmp_path, batch, shape, order):
+    from danskin.evaluation.certify import certify
+
+    model = net()
+    front = () if order is None else [h.make_node("Transpose", ["x"], ["p"], perm=order)]
+    path = file_of(tmp_path / "a.onnx", model, batch, first="x" if order is None else "p", shape=shape, front=front)
+    found = certify(opened(path).model, (X, model(X).argmax(1)), Linf(0.005))
+    truth = certify(model, (X, model(X).argmax(1)), Linf(0.005))
+    torch.testing.assert_close(found.margin, truth.margin, rtol=0, atol=1e-4)
+    assert torch.equal(found.certified, truth.certified) and found.certified.any()

@@ -32,6 +32,8 @@ class PerExample(nn.Module):
         """Logits of all examples."""
         if not len(x):  # vmap takes none
             return self.net(x.new_zeros(1, *x.shape[1:]))[:0]
+        if len(x) == 1:  # what it is, for whoever traces it
+            return self.net(x)
         return torch.func.vmap(lambda row: self.net(row[None])[0])(x)
 
 

@@ -1,0 +1,197 @@
+"""Rules for layers: products with matrices, normalisation, sums, activations."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from danskin.lipschitz.operations import Conv, Linear, MaxPool, Operation, Relu, Scale, Sigmoid, Sum, Tanh
+from danskin.lipschitz.traced import Made, Ref, Rule, Unknown, constant, pair, reference, wide
+
+
+def _conv2d(
+    op: Any,
+    x: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Made:
+    x, weight = reference(x), wide(constant(weight))
+    bias = weight.new_zeros(len(weight)) if bias is None else wide(bias)
+    stride, dilation = pair(stride), pair(dilation)
+    if padding == "same":
+        around = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)]
+        if any(n % 2 for n in around):
+            raise Unknown("padding 'same' of an even kernel is not the same on both sides")
+        padding = [n // 2 for n in around]
+    padding = (0, 0) if padding == "valid" else pair(padding)
+    return Conv(weight, bias, x.shape, stride, padding, dilation, groups), (x,)
+
+
+def _linear(op: Any, x: Any, weight: Any, bias: Any = None) -> Made:
+    weight = wide(constant(weight))
+    return Linear(weight, weight.new_zeros(len(weight)) if bias is None else wide(constant(bias))), (reference(x),)
+
+
+def _matmul(op: Any, x: Any, other: Any) -> Made:
+    if constant(other).ndim != 2:
+        raise Unknown("only products with one constant matrix on the right are known")
+    return _linear(op, x, other.t())
+
+
+def _addmm(op: Any, bias: Any, x: Any, other: Any, *, beta: float = 1, alpha: float = 1) -> Made:
+    return _linear(op, x, alpha * constant(other).t(), (beta * constant(bias)).expand(other.shape[1]))
+
+
+def _batch_norm(
+    op: Any, x: Any, weight: Any, bias: Any, mean: Any, var: Any, training: bool, momentum: float, eps: float, *_: Any
+) -> Made:
+    x = reference(x)
+    if training or mean is None:
+        raise Unknown("it uses the statistics of the batch; give it running statistics (track_running_stats=True)")
+    mean, var = wide(mean), wide(var)
+    scale = (var + eps).rsqrt() * (1.0 if weight is None else wide(weight))
+    shift = (0.0 if bias is None else wide(bias)) - mean * scale
+    shape = (-1, *[1] * (len(x.shape) - 1))
+    return Scale(scale.view(shape), shift.view(shape)), (x,)
+
+
+def _same(op: Any, x: Any, *_: Any, **__: Any) -> Made:
+    return reference(x)
+
+
+def _dropout(op: Any, x: Any, p: float, train: bool) -> Made:
+    if train:
+        raise Unknown("it is random also in eval mode")
+    return reference(x)
+
+
+def _scaled(x: Ref, scale: Any, shift: Any) -> Made:
+    """Scale x + shift for constants that broadcast against x and do not differ between examples."""
+
+    def fit(value: Any) -> Tensor:
+        value = torch.as_tensor(value, dtype=torch.float64)
+        if value.ndim > len(x.shape):
+            if len(value) != 1:
+                raise Unknown("the constant differs between the examples of a batch")
+            value = value[0]
+        try:
+            fits = torch.broadcast_shapes(value.shape, x.shape) == x.shape
+        except RuntimeError:
+            fits = False
+        if not fits:
+            raise Unknown("the constant enlarges the value")
+        return value
+
+    return Scale(fit(scale), fit(shift)), (x,)
+
+
+def _add(op: Any, a: Any, b: Any, *, alpha: float = 1, sign: float = 1) -> Made:
+    if isinstance(a, Ref) and isinstance(b, Ref):
+        if a.shape != b.shape:
+            raise Unknown("branches of different shapes are added")
+        return Sum((1.0, float(sign * alpha))), (a, b)
+    if isinstance(a, Ref):
+        return _scaled(a, 1.0, sign * alpha * _as_wide(b))
+    return _scaled(b, sign * alpha, _as_wide(a))
+
+
+def _as_wide(value: Any) -> Any:
+    return value.detach().double() if isinstance(value, Tensor) else value
+
+
+def _rsub(op: Any, a: Any, b: Any, alpha: float = 1) -> Made:
+    return _add(op, b, a, alpha=alpha, sign=-1)
+
+
+def _mul(op: Any, a: Any, b: Any) -> Made:
+    a, b = (a, b) if isinstance(a, Ref) else (b, a)
+    return _scaled(a, _as_wide(constant(b)), 0.0)
+
+
+def _div(op: Any, a: Any, b: Any) -> Made:
+    return _scaled(reference(a), 1 / _as_wide(constant(b)), 0.0)
+
+
+def _max_pool2d(
+    op: Any, x: Any, kernel: Any, stride: Any = (), padding: Any = 0, dilation: Any = 1, ceil: bool = False
+) -> Made:
+    kernel = pair(kernel)
+    pool = MaxPool(kernel, pair(stride, kernel), pair(padding), pair(dilation), ceil)
+    return pool, (reference(x),)
+
+
+def _leaky(op: Any, x: Any, slope: float = 0.01) -> Made:
+    if not 0 <= slope <= 1:
+        raise Unknown("only slopes from 0 to 1 are known")
+    return Relu(slope), (reference(x),)
+
+
+def _activation(operation: Operation) -> Rule:
+    return lambda op, x: (operation, (reference(x),))
+
+
+def _clamp(op: Any, x: Any, low: Any = None, high: Any = None) -> Made:
+    """min(max(x, low), high) = low + relu(x - low) - relu(x - high), for plain numbers low <= high."""
+    made: Made = reference(x)
+    if any(isinstance(v, Tensor) and v.numel() != 1 for v in (low, high)):
+        raise Unknown("only limits that are one number are known")
+    low, high = (None if v is None else float(v) for v in (low, high))
+    if low is not None and high is not None and low > high:
+        raise Unknown("its limits are in the wrong order")
+    if low is None and high is None:
+        return made
+    if low is None:  # high - relu(high - x)
+        return _moved(_rectified(made, -1.0, high), -1.0, high)
+    risen = _rectified(made, 1.0, -low)
+    if high is None:
+        return _moved(risen, 1.0, low)
+    return _moved((Sum((1.0, -1.0)), (risen, _rectified(made, 1.0, -high))), 1.0, low)
+
+
+def _moved(x: Made, scale: float, shift: float) -> Made:
+    one = torch.ones((), dtype=torch.float64)
+    return Scale(scale * one, shift * one), (x,)
+
+
+def _rectified(x: Made, scale: float, shift: float) -> Made:
+    return Relu(), (_moved(x, scale, shift),)
+
+
+def _relu6(op: Any, x: Any) -> Made:
+    return _clamp(op, x, 0.0, 6.0)
+
+
+LAYERS: dict[str, Rule] = {
+    "conv2d": _conv2d,
+    "linear": _linear,
+    "matmul": _matmul,
+    "mm": _matmul,
+    "addmm": _addmm,
+    "batch_norm": _batch_norm,
+    "relu": _activation(Relu()),
+    "leaky_relu": _leaky,
+    "sigmoid": _activation(Sigmoid()),
+    "tanh": _activation(Tanh()),
+    "max_pool2d": _max_pool2d,
+    "add": _add,
+    "sub": functools.partial(_add, sign=-1),
+    "rsub": _rsub,
+    "mul": _mul,
+    "div": _div,
+    "neg": lambda op, x: _scaled(reference(x), -1.0, 0.0),
+    **dict.fromkeys(("dropout", "feature_dropout", "alpha_dropout"), _dropout),
+    **dict.fromkeys(("to", "_to_copy", "clone", "contiguous", "alias", "detach", "lift_fresh"), _same),
+    "clamp": _clamp,
+    "hardtanh": lambda op, x, low=-1.0, high=1.0: _clamp(op, x, low, high),
+    "clip": _clamp,
+    "clamp_min": lambda op, x, low: _clamp(op, x, low),
+    "clamp_max": lambda op, x, high: _clamp(op, x, None, high),
+    "relu6": _relu6,
+}
