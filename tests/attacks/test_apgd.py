@@ -193,6 +193,21 @@ def test_rmsprop_first_step_is_ten_steps_long():
     assert torch.allclose(found.y, torch.tensor([[0.1, -0.1, 0.1]]), atol=1e-5)
 
 
+def test_rmsprop_keeps_the_squares_of_before():
+    """v <- 0.99 v + 0.01 g^2, step g / sqrt(v), by hand for three gradients that change."""
+    scale = torch.tensor([1.0, -2.0, 3.0], dtype=torch.float64)
+    y = wanted = torch.full((1, 3), 0.5, dtype=torch.float64)
+    v = torch.zeros_like(y)
+    for _ in range(3):
+        g = 3 * scale * wanted**2
+        v = 0.99 * v + 0.01 * g * g
+        wanted = wanted + 0.02 * g / v.sqrt()
+    run = SteppedAscent(3, 0.02, "rmsprop", random_start=False, keep="value")
+    ends = []
+    run(lambda y: (ends.append(y.detach().clone()), (scale * y**3).sum(1))[1], y, Box(-9, 9))
+    assert torch.allclose(ends[-1], wanted, rtol=1e-12)
+
+
 def test_random_models_are_judged_over_draws():
     class Noisy(torch.nn.Module):
         def forward(self, x):

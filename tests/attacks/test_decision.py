@@ -36,6 +36,19 @@ def affine(n=6, seed=2):
     return model, x, y, *out
 
 
+def closest_of(attack, model, x, y):
+    """The book-keeping of a search that has not begun."""
+    batch, problem = attack.batch(x, y), attack.problem(model)
+    return Closest(
+        problem.adversary_payoff(batch),
+        problem.start(batch),
+        problem.feasible(batch),
+        Streams.of(0, torch.arange(len(x))),
+        stop=False,
+        labels_only=True,
+    )
+
+
 @pytest.mark.parametrize(("attack", "most"), [
     (HopSkipJump(L2(3.0), queries=1500), 1.1), (HopSkipJump(Linf(1.0), queries=3000), 1.12),
     (Boundary(L2(3.0), queries=2000), 1.1),
@@ -177,16 +190,7 @@ def test_steps_that_never_succeed_are_halved_and_given_up():
 def test_boundary_proposes_on_the_sphere_and_then_nearer():
     model, x, y, *_ = affine(5)
     attack = Boundary(L2(9.0), box=None)
-    batch = attack.batch(x, y)
-    problem = attack.problem(model)
-    closest = Closest(
-        problem.adversary_payoff(batch),
-        problem.start(batch),
-        problem.feasible(batch),
-        None,
-        stop=False,
-        labels_only=True,
-    )
+    closest = closest_of(attack, model, x, y)
     delta, e = torch.randn_like(x), torch.randn_like(x)
     size, a, b = delta.norm(dim=1), torch.rand(5).double(), torch.rand(5).double()
     s, move = attack._proposal(closest, delta, size, a, b, e)
@@ -194,6 +198,54 @@ def test_boundary_proposes_on_the_sphere_and_then_nearer():
     cosine = (s * delta).sum(1) / size**2
     assert torch.allclose(cosine, 1 / (1 + a**2).sqrt())  # an angle of arctan(a)
     assert torch.allclose(move, s * (1 - b)[:, None])
+
+
+def test_boundary_lengths_grow_on_success_and_shrink_on_failure():
+    hits = torch.tensor([0.0, 5, 6, 10, 15, 16, 30])  # of 30: more than half, fewer than a fifth
+    wanted = torch.tensor([0.5, 0.5, 1, 1, 1, 2, 2])
+    assert torch.equal(Boundary(L2(1.0), adapt=2.0)._factor(hits, 0.5, 0.2), wanted)
+
+
+class Told(HopSkipJump):
+    """HopSkipJump that is told directions and votes; keeps what it asked about."""
+
+    def _draw(self, streams, delta):
+        u = super()._draw(streams, delta)
+        self.seen.append(u)
+        return u
+
+    def _ask(self, closest, at, asked):
+        vote = torch.rand(asked.shape, generator=torch.Generator().manual_seed(len(self.seen))) < 0.8
+        phi = torch.where(asked, 2 * vote.to(at) - 1, 0.0)
+        self.votes.append((asked, phi))
+        return phi
+
+
+@pytest.mark.parametrize("ball", [L2(9.0), Linf(9.0)])
+def test_the_normal_is_the_sum_of_votes_less_their_mean(ball):
+    """sum_b (phi_b - mean phi) u_b over probes sqrt(t) directions u_b."""
+    model, x, y, *_ = affine(5)
+    attack, delta = Told(ball, probes=30, box=None), torch.randn_like(x)
+    object.__setattr__(attack, "seen", [])
+    object.__setattr__(attack, "votes", [])
+    v = attack._normal(closest_of(attack, model, x, y), delta, 4, 10)
+    u, asked = torch.cat(attack.seen, 1), torch.cat([a for a, _ in attack.votes], 1)
+    phi = torch.cat([f for _, f in attack.votes], 1)
+    assert asked.sum(1).tolist() == [60] * 5  # 30 times the root of 4
+    for i in range(5):
+        w = sum((phi[i, b] - phi[i, asked[i]].mean()) * u[i, b] for b in asked[i].nonzero().flatten())
+        wanted = w.sign() if isinstance(ball, Linf) else w / w.norm()
+        assert torch.allclose(v[i], wanted, rtol=1e-9, atol=1e-12)
+
+
+def test_hop_skip_jump_jumps_as_far_as_its_norm_by_the_root_of_t():
+    model, x, y, *_ = affine(5)
+    attack, delta = HopSkipJump(L2(9.0), box=None), torch.randn_like(x)
+    closest = closest_of(attack, model, x, (y + 1) % CLASSES)  # every label is wrong here: the first step succeeds
+    v = torch.nn.functional.normalize(1e-3 * torch.randn_like(x), dim=1)
+    moved, rows = attack._jump(closest, 1e-3 * delta, 1e-3 * v, 4, 0)
+    assert rows.tolist() == list(range(5))
+    assert torch.allclose((moved - 1e-3 * delta).norm(dim=1), 1e-3 * (1e-3 * delta).norm(dim=1) / 2)
 
 
 def test_normals_are_normal():

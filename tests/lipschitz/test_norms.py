@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from danskin.lipschitz import circular_bound, conv_norm, gram_bound, matrix_norm
-from danskin.lipschitz.norms import operation_norm
+from danskin.lipschitz.norms import _schur, operation_norm
 from danskin.lipschitz.operations import Conv, Positive, Scale
 
 
@@ -85,6 +85,12 @@ def test_large_convolutions_use_the_bound_and_stay_close():
         power = power / power.norm()
     lower = float(conv.apply(power).norm())
     assert lower <= conv_norm(conv) <= 1.1 * lower
+
+
+def test_bound_by_sums_takes_rows_and_columns():
+    """One channel in, two out, all ones: rows sum to 1, columns to 2, and sqrt(1 * 2) is the norm."""
+    conv = Conv(torch.ones(2, 1, 1, 1).double(), torch.zeros(2).double(), (1, 4, 4), (1, 1))
+    assert _schur(conv, torch.ones(1, 1, 4, 4).double(), (2, 4, 4)) == pytest.approx(2**0.5)
 
 
 def test_reshaped_kernel_is_not_the_norm():

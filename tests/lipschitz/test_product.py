@@ -133,6 +133,14 @@ def test_batch_norm_is_folded_into_its_neighbour():
     assert len(bound.layers) == 1
 
 
+def test_a_scale_before_a_convolution_in_groups_is_a_layer_of_its_own():
+    conv = nn.Conv2d(2, 2, 1, groups=2, bias=False)
+    with torch.no_grad():
+        conv.weight.copy_(torch.tensor([3.0, 2.0]).view(2, 1, 1, 1))
+    bound = product_bound(nn.Sequential(Normalize([0.0, 0.0], [0.5, 0.25]), conv), (2, 3, 3))
+    assert bound.value == pytest.approx(4 * 3) and len(bound.layers) == 2
+
+
 def test_residual_sums_and_max_pool_are_tight_where_they_should_be():
     class Twice(nn.Module):
         def forward(self, x):

@@ -295,6 +295,8 @@ def test_decay_of_shifted_weights_is_a_quirk():
         [quirk[0] - plain[0], quirk[1] - plain[1], quirk[2] - plain[2]],
         [0.5 * v[0], torch.zeros(8, dtype=torch.float64), 0.5 * v[1]],
     )
+    plain, quirk = (AWP(FAST, gamma=0.2, decay=d)(model, x, y).item() for d in (0.0, 0.5))
+    assert quirk == pytest.approx(plain, rel=1e-12)  # the gradient alone
 
 
 def test_awp_moves_no_buffers_while_it_looks():

@@ -26,6 +26,13 @@ def test_golden_values(schedule, golden):
     assert {p: schedule(p) for p in golden} == pytest.approx(golden, abs=1e-12)
 
 
+def test_momentum_falls_to_the_peak_and_rises_again():
+    cycle = OneCycle(0.25, momenta=(0.9, 0.8))
+    golden = {0: 0.9, 0.125: 0.85, 0.25: 0.8, 0.4: 0.82, 1: 0.9}
+    assert {p: cycle.momentum(p) for p in golden} == pytest.approx(golden, abs=1e-12)
+    assert OneCycle(0.25).momentum(0.5) is None
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
