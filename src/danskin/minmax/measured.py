@@ -107,7 +107,8 @@ def radius_of(Y: Any) -> Any:
 
 def largest_radius(Y: Any) -> float:
     """The largest of its radii."""
-    return float(torch.as_tensor(radius_of(Y)).max())
+    radius = radius_of(Y)
+    return float(radius.max()) if isinstance(radius, Tensor) else float(radius)  # not by way of float32
 
 
 def of_one_radius(Y: Any, index: Tensor, like: Tensor) -> Any:
