@@ -17,7 +17,7 @@ DIRECT = {
     "callables": {"errors"},
     "minmax": {"errors"},
     "losses": {"minmax", "inputs"},
-    "lipschitz": {"minmax"},
+    "lipschitz": {"callables", "minmax"},
     "transport": {"minmax"},
     "optim": {"minmax"},
     "metrics": {"callables", "losses", "minmax"},

@@ -55,7 +55,7 @@ both = pytest.mark.parametrize("form", ["fill", "add"])
 
 def short(attack):
     known = {f.name for f in fields(attack)}
-    few = {"steps": 8, "queries": 60, "searches": 3}
+    few = {"steps": 8, "queries": 60, "searches": 3, "hops": 4, "climb": 4, "chains": 2, "least": 2}
     return replace(attack, **{k: v for k, v in few.items() if k in known})
 
 

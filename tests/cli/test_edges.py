@@ -186,7 +186,7 @@ def test_a_broken_file_is_told_by_its_name(file, number, kind, home, cli):
     ["train", "W", "--dry-run"], ["train", "--resume", "W"], ["evaluate", "W"], ["attack", "W"], ["report", "W"],
     [*ASK, "--weights", "W"], ["evaluate", "--model", "W.pt2", *ASK[3:]], ["evaluate", "--model", "W.onnx", *ASK[3:]],
     ["evaluate", "--model", "W.ts", *ASK[3:]], [*ASK[:4], "npz:W", *ASK[5:]], [*ASK[:4], "folder:W", *ASK[5:]],
-    ["train", "digits", "model.weights=W", "-q"], ["train", "digits", "data.folder=W", "data.name=mnist", "-q"],
+    ["train", "digits", "model.weights=W", "-q"], ["train", "digits", "data.name=mnist", "data.folder=W", "-q"],
 ], ids=lambda words: " ".join(words)[:50])  # fmt: skip
 def test_a_path_to_read_that_leads_nowhere(words, where, home, cli):
     (home / "file").write_text("words")

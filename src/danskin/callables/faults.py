@@ -118,6 +118,15 @@ def answerable(model: Any) -> Iterator[None]:
         raise ModelError(f"model: expected passes that torch can make, got {said(error)}; {cure(error)}") from error
 
 
+def own_words(error: Exception) -> bool:
+    """Whether a ``raise`` outside torch made the exception: somebody's own word, which passes unchanged."""
+    frames = list(_frames(error.__traceback__))
+    if not frames:
+        return False
+    code, at = frames[-1]
+    return not code.co_filename.startswith(_TORCH) and dis.opname[code.co_code[at]] in ("RAISE_VARARGS", "RERAISE")
+
+
 def said(error: BaseException) -> str:
     """The kind of an exception, and its first line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
@@ -140,10 +149,10 @@ def _of_torch(error: Exception, model: Any) -> bool:
     frames = list(_frames(error.__traceback__))
     if isinstance(error, torch.OutOfMemoryError) or not isinstance(error, (RuntimeError, *_SHARED)) or not frames:
         return False
-    code, at = frames[-1]
+    if own_words(error):
+        return False
+    code, _ = frames[-1]
     in_torch = code.co_filename.startswith(_TORCH)
-    if not in_torch and dis.opname[code.co_code[at]] in ("RAISE_VARARGS", "RERAISE"):
-        return False  # words of somebody's own
     if isinstance(error, _SHARED) and not in_torch and not _SPEAKS.search(str(error)):
         return False
     own = _code_of(model)

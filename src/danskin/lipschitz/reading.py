@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from danskin.callables.faults import own_words
 from danskin.errors import DanskinError, ModelError
 from danskin.lipschitz.layer_rules import LAYERS
 from danskin.lipschitz.network import Network, Node, run
@@ -59,6 +60,8 @@ def _read(model: Callable[[Tensor], Tensor], example: Tensor) -> Network:
     except DanskinError:
         raise
     except Exception as error:
+        if own_words(error):
+            raise
         raise ModelError(
             f"model: expected a network that torch.fx can trace, got {type(error).__name__}: {error}; avoid "
             "Python that depends on values of tensors, and tensors that are not on the inputs' device"
