@@ -1,6 +1,6 @@
 """Minimum-norm and decision-based attacks: how small a perturbation, and at what price, danskin and its peers find.
 
-    bench/peers/.venv/bin/python bench/minimum_norm.py --networks /work/shared/models --data /work/shared/data
+    bench/peers/.venv/bin/python bench/minimum_norm.py --networks MODELS --data DATA
 
 Every row attacks the same examples of the same model, alone in its process' thread, with the same budget. Perturbations
 are measured afterwards by the plain model: an example that it still classifies correctly counts as infinite.

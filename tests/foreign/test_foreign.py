@@ -1,5 +1,6 @@
 """Models from code that the user names: packages, factories, danskin's own networks."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -193,10 +194,13 @@ def test_danskin_models_by_name():
         opened("small_cnn", classes=3, arguments={"input_shape": [1, 8, 8], "wdth": 3})
 
 
-@pytest.mark.skipif(not Path("/work/shared/models").is_dir(), reason="third-party networks are not here")
+OTHERS = Path(os.environ.get("DANSKIN_DATA", "nowhere")).resolve().parent / "models"
+
+
+@pytest.mark.skipif(not (OTHERS / "loader.py").exists(), reason="third-party networks are not here")
 def test_third_party_network(tmp_path, monkeypatch):
     (tmp_path / "others.py").write_text(
-        "import sys\nsys.path.append('/work/shared/models')\nfrom loader import load\n\n"
+        f"import sys\nsys.path.append({str(OTHERS)!r})\nfrom loader import load\n\n"
         "def net(name):\n    return load(name)[0]\n"
     )
     monkeypatch.chdir(tmp_path)
