@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from danskin.attacks.closest import Closest, ClosestAttack
-from danskin.attacks.payoff import ShiftPayoff
 from danskin.errors import InputError
 from danskin.minmax.intersection import order_of
 from danskin.minmax.maximize import mask
@@ -70,7 +69,7 @@ class DeepFool(ClosestAttack):
             logits, hit, point = closest.look(delta, gradient=not last)
             if last:
                 break
-            gaps = _gaps(closest.f, logits)
+            gaps = closest.f.goal.gaps(logits)
             if rivals is None or slack is None:
                 clean = gaps.detach()
                 n = clean.shape[1] if self.candidates is None else min(self.candidates, clean.shape[1])
@@ -101,14 +100,3 @@ class DeepFool(ClosestAttack):
             best, gap, dual = (torch.where(nearer, a, b) for a, b in ((far, best), (value, gap), (norm, dual)))
             w = torch.where(mask(nearer, w), g, w)
         return gap, w, dual
-
-
-def _gaps(f: ShiftPayoff, logits: Tensor) -> Tensor:
-    """(rows, classes - 1) z_j - z_y for j != y; one output h gives -2 y h / 2, the one boundary there is."""
-    if logits.ndim == 1 or logits.shape[1] == 1:
-        return (-logits.reshape(-1) * f.goal.y)[:, None]
-    classes = logits.shape[1]
-    others = torch.arange(classes - 1, device=logits.device) + (
-        torch.arange(classes - 1, device=logits.device) >= f.goal.y[:, None]
-    ).to(torch.int64)
-    return logits.gather(1, others) - logits.gather(1, f.goal.y[:, None])

@@ -12,7 +12,6 @@ from torch import Tensor
 from danskin.attacks.attack import Ball
 from danskin.attacks.payoff import ShiftPayoff
 from danskin.errors import InputError
-from danskin.losses import other_classes
 from danskin.minmax import Box, Intersection, Maximum, Set, Streams
 from danskin.minmax.conveyor import Belt, State, convey
 from danskin.minmax.hyperplane import hyperplane_step
@@ -20,16 +19,6 @@ from danskin.minmax.intersection import ball_of
 from danskin.minmax.maximize import Payoff, mask
 from danskin.minmax.rows import PerRow, numbers
 from danskin.minmax.sets import rowwise
-
-
-def _gaps(f: ShiftPayoff, logits: Tensor) -> Tensor:
-    """(rows, boundaries) what is 0 on each boundary of the clean decision and rises across it.
-
-    z_j - z_y for all j != y; -y h for one output h; the lead of the target where there is one.
-    """
-    if f.goal.targets is not None or logits.ndim == 1 or logits.shape[1] == 1:
-        return f.goal.lead(logits)[:, None]
-    return logits.gather(1, other_classes(logits, f.goal.y)) - logits.gather(1, f.goal.y[:, None])
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +46,7 @@ class Nearest:
             point = self.base.shifted(delta)
         tally, asked = self.base.asking.tally, self.base.asking.tally.forwards
         logits, hit = self.base.look(point.requires_grad_())
-        gaps = _gaps(self.base, logits)
+        gaps = self.base.goal.gaps(logits)
         last = gaps.shape[1] - 1
         value, slope, far = gaps[:, 0].detach(), None, None
         for j in range(last + 1):

@@ -54,6 +54,15 @@ class Goal:
             return -score * self.y if self.targets is None else score * self.targets
         return margin(logits, self.y) if self.targets is None else -margin(logits, self.targets)
 
+    def gaps(self, logits: Tensor) -> Tensor:
+        """(batch, boundaries) what is 0 on each boundary of the clean decision and rises across it.
+
+        z_j - z_y for all j != y; -y h for one output h; the lead of the target where there is one.
+        """
+        if self.targets is not None or logits.ndim == 1 or logits.shape[1] == 1:
+            return self.lead(logits)[:, None]
+        return logits.gather(1, other_classes(logits, self.y)) - logits.gather(1, self.y[:, None])
+
     def adversarial(self, logits: Tensor) -> Tensor:
         """(batch,) bool: the prediction is wrong, or is the target."""
         guess = predict(logits.detach())
