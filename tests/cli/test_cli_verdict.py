@@ -19,6 +19,15 @@ def net(width=8):
     torch.manual_seed(0)
     front = torch.nn.Flatten(), torch.nn.Linear(64, width), torch.nn.ReLU()
     return torch.nn.Sequential(*front, torch.nn.Linear(width, 10))
+
+def means():
+    "The nearest class mean; its bias is still what the layer drew."
+    from danskin.data import load, to_float
+    digits, layer = load("digits"), torch.nn.Linear(64, 10)
+    x = to_float(digits.x_train).flatten(1)
+    mean = torch.stack([x[digits.y_train == k].mean(0) for k in range(10)])
+    layer.weight.data.copy_(20 * (mean - mean.mean(0)))
+    return torch.nn.Sequential(torch.nn.Flatten(), layer)
 """
 BASE = ["--model", "mine:net", "--arg", "width=12", "--data", "digits", "--ball", "linf:0.06", "--suite", "fast"]
 
@@ -79,6 +88,24 @@ def test_weights_that_nobody_trained_and_normalisation_are_told(home):
     assert "random_weights" in [flag["name"] for flag in found["flags"]] and card["unreliable"]
     assert "weights: random" in card["footnote"] and "weights: random" in (home / "here/report.html").read_text()
     assert "first layer Normalize(mean=(0.5), std=(0.25))" in found["model"]["note"]
+
+
+def test_random_weights_are_not_to_be_quoted_however_good_the_accuracy(home):
+    words = ["--model", "mine:means", "--data", "digits", "--ball", "linf:0.01", "--suite", "fast", "--examples", "60"]
+    got = run(*words, "--out", "here", "-q")
+    assert got.returncode == 0, got.stderr
+    assert "<- not to be quoted" in got.stdout and "the number to quote" not in got.stdout
+    found, card = (json.loads((home / "here" / name).read_text()) for name in ("verdict.json", "card.json"))
+    assert [flag["name"] for flag in found["flags"] if flag["level"] == "warning"] == ["random_weights"]
+    assert found["clean"]["value"] > 0.5 and not found["quotable"] and not card["danskin"]["quotable"]
+    page = (home / "here" / "report.html").read_text()
+    assert "robust accuracy: not to be quoted" in page and "quote this" not in page and "Not to be quoted:" in page
+    scope = {}
+    exec(MODULE, scope)
+    save_file(scope["means"]().state_dict(), home / "means.safetensors")
+    loaded = run(*words, "--weights", "means.safetensors", "--out", "there", "-q")
+    assert "<- the number to quote" in loaded.stdout, loaded.stderr
+    assert json.loads((home / "there" / "verdict.json").read_text())["quotable"]
 
 
 def test_two_processes_give_one_verdict(home, meeting):

@@ -18,7 +18,7 @@ from danskin.losses import predict
 from danskin.metrics import Share
 
 #: Flags with which no number should be quoted: what was judged is not the model as it was meant, or a fault of ours.
-NOT_TO_QUOTE = frozenset({"nothing_right", "near_chance", "scaled_otherwise", "certificate_broken"})
+NOT_TO_QUOTE = frozenset({"nothing_right", "near_chance", "scaled_otherwise", "random_weights", "certificate_broken"})
 
 #: Flags that follow from the clean outcomes of all examples.
 OF_OUTCOMES = frozenset({"nothing_right", "near_chance"})
