@@ -218,7 +218,8 @@ def main() -> None:
     text = (
         "# Certificates on networks that others trained\n\nMade by `bench/certificates.py`; numbers and machine in "
         "`certificates.json`. Lower bounds of robust accuracy, written as certified error (upper bound of robust\n"
-        "error). Reference margins come with the networks; differences are over correctly classified points.\n\n"
+        "error). Reference margins come with the networks; differences are over correctly classified points.\n"
+        "`auto` stops at the first method that proves a point: its margins are as good as needed, no better.\n\n"
     )
     (folder / "certificates.md").write_text(
         text + table(results) + (f"\n\n{climb_table(residual)}" if residual else "") + "\n"
