@@ -84,6 +84,10 @@ def test_weights_that_nobody_trained_and_normalisation_are_told(home):
     got = run(*BASE, "--examples", "5", "--mean", "0.5", "--std", "0.25", "--out", "here", "-q")
     assert got.returncode == 0, got.stderr
     assert "warning: weights: random, as the factory made them" in got.stdout
+    assert (
+        "to quote" not in got.stdout.replace("not to quote", "")
+        and not Verdict.from_json(json.loads((home / "here" / "verdict.json").read_text())).quotable
+    )
     found, card = (json.loads((home / "here" / name).read_text()) for name in ("verdict.json", "card.json"))
     assert "random_weights" in [flag["name"] for flag in found["flags"]] and card["unreliable"]
     assert "weights: random" in card["footnote"] and "weights: random" in (home / "here/report.html").read_text()
@@ -159,6 +163,8 @@ def test_the_form_of_the_search_is_chosen_once_for_a_folder(home, meeting):
     ([*BASE, "--ball", "l3:1"], 2, "--ball: expected a norm and a radius such as linf:8/255"),
     ([*BASE, "--ball", "linf:8"], 2, "radius: expected at most 1"),
     ([*BASE, "--certify", "crwn"], 2, "--certify: expected one of"),
+    ([*BASE, "--certify-budget", "1e9"], 2, "--certify-budget: expected only with --certify auto, got --certify no"),
+    ([*BASE, "--certify", "auto", "--certify-budget", "-1"], 2, "expected more than 0 multiplications, got -1"),
     ([*BASE, "--precision", "fp8"], 2, "--precision: expected one of model, bfloat16"),
     ([*BASE, "--precision", "auto", "--channels-last"], 2, "--channels-last: expected without --precision auto"),
     ([*BASE, "--arg", "width"], 2, "--arg: expected key=value"),
@@ -189,6 +195,19 @@ def test_an_archive_of_float_test_examples_and_fewer_of_them_than_asked_for(home
     a, b = json.loads(found.stdout), json.loads(again.stdout)
     assert "asked for" not in again.stderr
     assert a["clean"] == b["clean"] and a["robust"] == b["robust"] and a["clean"]["n"] == 20
+
+
+def test_the_budget_of_certificates(home):
+    words = [*BASE, "--weights", "mine.safetensors", "--examples", "20", "--certify", "auto", "-q", "--out"]
+    proved = {}
+    for budget in ("1", "1e9"):
+        done = run(*words, f"proved{budget}", "--certify-budget", budget)
+        assert done.returncode == 0, done.stderr
+        found = json.loads((home / f"proved{budget}" / "verdict.json").read_text())
+        verdict = Verdict.from_json(found)
+        assert found["asked"]["certify_budget"] == verdict.budget == float(budget)
+        proved[budget] = sum(step.proved for step in verdict.certifying)
+    assert proved["1"] <= proved["1e9"] > 0
 
 
 def test_folder_of_another_question(home):

@@ -117,7 +117,7 @@ def evaluate(
         ),
     ] = None,
     suite: Annotated[
-        str | None, typer.Option(help="standard, plus, rand or fast: a full verdict with journal and report.")
+        str | None, typer.Option(help="fast, standard, plus, rand or deep: a full verdict with journal and report.")
     ] = None,
     ball: Annotated[str | None, typer.Option(help="linf:8/255, l2:0.5, l1:12; default with SOURCE: the run's.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Weights for --model: safetensors, or a torch state.")] = None,
@@ -139,6 +139,9 @@ def evaluate(
     channels_last: Annotated[bool, typer.Option("--channels-last", help="Search in this memory format.")] = False,
     compile_: Annotated[bool, typer.Option("--compile", help="Search with torch.compile.")] = False,
     certify: Annotated[str, typer.Option(help="no, auto, lipschitz, ibp, crown-ibp, crown or alpha-crown.")] = "no",
+    certify_budget: Annotated[
+        float | None, typer.Option(help="Multiplications that --certify auto may spend on one example; default: 2e11.")
+    ] = None,
     curve: Annotated[int, typer.Option(help="Examples for robust accuracy against the radius; 0: none.", min=0)] = 0,
     device: Device = "auto",
     out: Annotated[
@@ -161,7 +164,7 @@ def evaluate(
         source, overrides or [], model, weights, argument or [], (mean, std), data,
         {"suite": suite or "standard", "n": n, "seed": seed, "batch_size": batch_size, "precision": precision,
          "channels_last": channels_last, "compile": compile_, "certificate": certify, "grid": 255 if uint8 else None,
-         "curve": curve},
+         "budget": certify_budget, "curve": curve},
         ball, device, out, as_json, quiet,
     )  # fmt: skip
 

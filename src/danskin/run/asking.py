@@ -39,6 +39,7 @@ def questions(
         ConfigError: words that do not go together, or unknown ones.
     """
     _check(settings)
+    settings = {key: value for key, value in settings.items() if value is not None}  # left out: as Question has it
     if source is None:
         return [_foreign(spec, overrides, weights, arguments, statistics, data, ball, settings, device)]
     if weights is not None or arguments or data is not None or any(statistics):
@@ -70,6 +71,16 @@ def _check(settings: dict[str, Any]) -> None:
         if settings[key] not in choices:
             told = f"expected one of {', '.join(choices)}, got {settings[key]!r}; {suggest(settings[key], choices)}"
             raise ConfigError(f"--{_SPELLED.get(key, key)}: {told}")
+    budget = settings["budget"]
+    if budget is not None and settings["certificate"] != "auto":
+        raise ConfigError(
+            f"--certify-budget: expected only with --certify auto, got --certify {settings['certificate']}; every "
+            "other method takes what it takes"
+        )
+    if budget is not None and not budget > 0:
+        raise ConfigError(
+            f"--certify-budget: expected more than 0 multiplications, got {budget:g}; 2e11 is the default"
+        )
     if settings["precision"] == "auto" and settings["channels_last"]:
         raise ConfigError("--channels-last: expected without --precision auto, which chooses it; leave one out")
 

@@ -23,7 +23,7 @@ from danskin.attacks.guard import as_found, device_of
 from danskin.data import Dataset, to_float
 from danskin.errors import ConfigError, InputError, MissingError, ModelError
 from danskin.evaluation import Form, Verdict, evaluate, fastest
-from danskin.evaluation.certify import CertifyMethod, certify
+from danskin.evaluation.certify import BUDGET, CertifyMethod, certify
 from danskin.evaluation.curve import robustness_curve
 from danskin.evaluation.fingerprint import examples_hash
 from danskin.evaluation.identity import Identity, Relation, identify
@@ -81,6 +81,7 @@ class Question:
         grid: 255 asks for adversarial examples that are valid images of 8 bits.
         curve: examples for robust accuracy against the radius (suite "fast"); 0 for none.
         certificate: method of the lower bound, "no" for none, "auto" from cheap to dear within a budget.
+        budget: multiplications that "auto" may spend on the certificate of one example.
     """
 
     opened: Opened
@@ -95,6 +96,7 @@ class Question:
     compile: bool = False
     grid: int | None = None
     certificate: Certificate = "no"
+    budget: float = BUDGET
     curve: int = 0
 
     @property
@@ -191,7 +193,8 @@ def _form(question: Question, x: Tensor, folder: Path, runtime: Runtime, listen:
 
 def _asked(question: Question, x: Tensor, y: Tensor) -> dict[str, Any]:
     """What tells one question from another, data included."""
-    return {
+    limit = {} if question.budget == BUDGET else {"certify_budget": question.budget}
+    return limit | {
         "model": {"name": question.opened.name, "hash": question.opened.hash},
         "data": {"name": question.data.name, "examples": len(y), "hash": examples_hash(x, y)},
         "ball": repr(question.ball),
@@ -254,8 +257,9 @@ def _certified(question: Question, verdict: Verdict, x: Tensor, y: Tensor, liste
     stands[verdict.index] = verdict.outcomes
     try:
         found = certify(
-            question.opened.model, (to_float(x), y), question.ball, method=method, worth=stands, progress=listen
-        )
+            question.opened.model, (to_float(x), y), question.ball,
+            method=method, budget=question.budget, worth=stands, progress=listen,
+        )  # fmt: skip
     except ModelError as error:
         if method != "auto":
             raise
