@@ -12,7 +12,7 @@ from danskin.losses import LossName
 from danskin.minmax import Maximizer, Restarts
 from danskin.minmax.adaptive import AdaptiveAscent, Quirks, ShrinkingBalls, Start
 from danskin.minmax.intersection import order_of
-from danskin.minmax.maximize import Keep
+from danskin.minmax.search import Keep
 
 
 @dataclass(frozen=True)

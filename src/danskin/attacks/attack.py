@@ -38,11 +38,11 @@ from danskin.minmax import (
 from danskin.minmax.data_box import DataBox, box_for
 from danskin.minmax.gradients import warn_of_bad_gradient
 from danskin.minmax.intersection import order_of
-from danskin.minmax.maximize import ordinary
 from danskin.minmax.measured import measured, radius_of
 from danskin.minmax.precision import at_least_float32
 from danskin.minmax.reading import read_ball
 from danskin.minmax.rows import PerRow, numbers
+from danskin.minmax.search import ordinary
 
 #: Any set of perturbations: a ball, or one of your own (docs/extending.md).
 Ball = Set

@@ -17,9 +17,9 @@ from danskin.errors import InputError
 from danskin.losses import get_loss
 from danskin.minmax import BestOf, Cost, Maximizer, Maximum, Set, Status, Streams
 from danskin.minmax.intersection import order_of
-from danskin.minmax.maximize import Payoff, look
 from danskin.minmax.reading import read_ball
 from danskin.minmax.rows import PerRow
+from danskin.minmax.search import Payoff, look
 
 Version = Literal["standard", "plus", "rand"]
 

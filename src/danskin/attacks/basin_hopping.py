@@ -16,8 +16,9 @@ from danskin.losses import LossName
 from danskin.minmax import Maximizer, Maximum, Set, Streams
 from danskin.minmax.conveyor import Belt, State, convey
 from danskin.minmax.intersection import order_of
-from danskin.minmax.maximize import Payoff, mask, sparse_signs
+from danskin.minmax.maximize import sparse_signs
 from danskin.minmax.rows import PerRow
+from danskin.minmax.search import Payoff, mask
 from danskin.minmax.sets import rowwise
 
 _KICK = (0.005, 0.2)  # the share of an input that a kick covers, from and to

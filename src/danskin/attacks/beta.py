@@ -18,7 +18,7 @@ from danskin.errors import InputError
 from danskin.inputs import check_model
 from danskin.losses import LossName, get_loss
 from danskin.minmax import Maximizer, Number, Restarts, Streams, number
-from danskin.minmax.maximize import Keep
+from danskin.minmax.search import Keep
 from danskin.minmax.steps import Rule, SteppedAscent
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from danskin.attacks.closest import Closest, ClosestAttack
-from danskin.minmax.maximize import mask
+from danskin.minmax.search import mask
 from danskin.minmax.sets import rowwise, vector_norm
 
 

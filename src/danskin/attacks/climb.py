@@ -18,8 +18,8 @@ from danskin.minmax import Cost, Maximizer, Maximum, Set, Status, Streams
 from danskin.minmax.adaptive import AdaptiveAscent
 from danskin.minmax.conveyor import best_of_fan
 from danskin.minmax.intersection import order_of
-from danskin.minmax.maximize import Payoff, improves, look, mask
 from danskin.minmax.rows import PerRow, rows_of
+from danskin.minmax.search import Payoff, improves, look, mask
 
 
 @dataclass(frozen=True)

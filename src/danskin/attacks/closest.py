@@ -23,9 +23,9 @@ from danskin.losses import usable
 from danskin.minmax import Cost, Intersection, Maximizer, Maximum, Set, Status, Streams, Template
 from danskin.minmax.balls import balls_named
 from danskin.minmax.intersection import order_of
-from danskin.minmax.maximize import Payoff, mask
 from danskin.minmax.measured import radius_of
 from danskin.minmax.rows import numbers
+from danskin.minmax.search import Payoff, mask
 from danskin.minmax.sets import rowwise, vector_norm
 
 

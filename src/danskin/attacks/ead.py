@@ -12,7 +12,7 @@ from torch import Tensor
 from danskin.attacks.carlini_wagner import Constants, Progress
 from danskin.attacks.closest import Closest, ClosestAttack
 from danskin.errors import InputError
-from danskin.minmax.maximize import mask
+from danskin.minmax.search import mask
 from danskin.minmax.sets import rowwise, vector_norm
 
 Rule = Literal["en", "l1"]

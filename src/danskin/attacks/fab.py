@@ -18,9 +18,9 @@ from danskin.losses import LossName
 from danskin.minmax import BestOf, Maximizer, Maximum, Set, Streams, Template
 from danskin.minmax.balls import balls_named
 from danskin.minmax.intersection import ball_of, order_of
-from danskin.minmax.maximize import Payoff, mask
 from danskin.minmax.measured import grown
 from danskin.minmax.rows import PerRow
+from danskin.minmax.search import Payoff, mask
 
 #: Norms of the balls that it knows the way to a boundary in.
 ORDERS = (math.inf, 2, 1)

@@ -16,8 +16,8 @@ from danskin.minmax import Box, Intersection, Maximum, Set, Streams
 from danskin.minmax.conveyor import Belt, State, convey
 from danskin.minmax.hyperplane import hyperplane_step
 from danskin.minmax.intersection import ball_of
-from danskin.minmax.maximize import Payoff, mask
 from danskin.minmax.rows import PerRow, numbers
+from danskin.minmax.search import Payoff, mask
 from danskin.minmax.sets import rowwise
 
 

@@ -13,7 +13,8 @@ from danskin.errors import InputError
 from danskin.minmax import Ascent, Maximizer, Number, Restarts, Vertex, number
 from danskin.minmax import MajorizeMinimize as _MajorizeMinimize
 from danskin.minmax.intersection import order_of
-from danskin.minmax.maximize import Keep, Schedule
+from danskin.minmax.maximize import Schedule
+from danskin.minmax.search import Keep
 from danskin.minmax.sets import is_cube
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from danskin.errors import InputError
 from danskin.minmax.intersection import order_of
-from danskin.minmax.maximize import mask
+from danskin.minmax.search import mask
 from danskin.minmax.sets import rowwise
 
 _OFF = 1e-3  # of a step: how far from the grid an input may lie by rounding

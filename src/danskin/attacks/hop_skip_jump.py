@@ -14,7 +14,7 @@ from danskin.attacks.closest import Closest
 from danskin.minmax import Streams
 from danskin.minmax.data_box import mean_width
 from danskin.minmax.intersection import order_of
-from danskin.minmax.maximize import mask
+from danskin.minmax.search import mask
 from danskin.minmax.sets import rowwise, vector_norm
 
 _PROBES = 32  # asked about at once, per example; fixed, so that the batch does not decide what is drawn

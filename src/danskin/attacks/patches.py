@@ -9,7 +9,7 @@ from torch import Tensor
 
 from danskin.attacks.square_patterns import corners, window
 from danskin.minmax import Set, Streams
-from danskin.minmax.maximize import mask
+from danskin.minmax.search import mask
 
 
 def share_between(low: float, high: float, u: Tensor) -> Tensor:

@@ -10,8 +10,9 @@ from torch import Tensor
 from danskin.attacks.payoff import FannedPayoff, ShiftPayoff
 from danskin.errors import InputError
 from danskin.minmax import Cost, Maximum, Set, Streams
-from danskin.minmax.maximize import Payoff, first_point
+from danskin.minmax.maximize import first_point
 from danskin.minmax.rows import PerRow
+from danskin.minmax.search import Payoff
 from danskin.minmax.sets import rowwise
 from danskin.minmax.steps import SteppedAscent
 

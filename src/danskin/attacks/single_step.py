@@ -11,9 +11,9 @@ from torch import Tensor
 from danskin.attacks.attack import Attack, perturbations
 from danskin.errors import InputError
 from danskin.minmax import Ascent, Cost, Maximizer, Maximum, Number, Set, Status, Streams, number
-from danskin.minmax.maximize import Payoff, look
 from danskin.minmax.measured import grown
 from danskin.minmax.rows import PerRow
+from danskin.minmax.search import Payoff, look
 from danskin.minmax.sets import rowwise
 
 

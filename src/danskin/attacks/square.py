@@ -16,8 +16,8 @@ from danskin.losses import LossName
 from danskin.minmax import Intersection, Maximizer, Maximum, Restarts, Set, Streams
 from danskin.minmax.conveyor import Belt, State, convey
 from danskin.minmax.intersection import ball_of, order_of
-from danskin.minmax.maximize import Keep, Payoff, mask
 from danskin.minmax.rows import numbers
+from danskin.minmax.search import Keep, Payoff, mask
 from danskin.minmax.sets import is_cube, rowwise
 
 _L1_SLACK = 1e-6  # what rounding x + delta may add to an l1 norm over many pixels

@@ -8,8 +8,8 @@ import math
 import torch
 from torch import Tensor
 
-from danskin.minmax.maximize import mask
 from danskin.minmax.random import Streams
+from danskin.minmax.search import mask
 
 #: From these proposals (of 10,000) on, the share of the image that a square covers is halved.
 HALVINGS = (11, 51, 201, 501, 1001, 2001, 4001, 6001, 8001)

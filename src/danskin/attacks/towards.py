@@ -12,8 +12,8 @@ from danskin.attacks.payoff import ShiftPayoff
 from danskin.errors import InputError
 from danskin.losses import LossName, get_loss, other_classes
 from danskin.minmax import BestOf, Cost, Maximum, Set, Streams
-from danskin.minmax.maximize import Keep, Payoff
 from danskin.minmax.rows import PerRow, rows_of
+from danskin.minmax.search import Keep, Payoff
 
 #: Targets of one example that move in step; those behind them come when these are done, so that memory does not grow
 #: with the number of classes.

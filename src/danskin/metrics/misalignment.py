@@ -9,8 +9,8 @@ from danskin.errors import InputError
 from danskin.losses import LossName
 from danskin.metrics.saliency import Model, loss_gradient
 from danskin.minmax import Set, Streams
-from danskin.minmax.maximize import mask
 from danskin.minmax.reading import read_ball
+from danskin.minmax.search import mask
 from danskin.minmax.sets import vector_norm
 
 

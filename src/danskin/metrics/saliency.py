@@ -19,8 +19,8 @@ from danskin.errors import InputError, ModelError
 from danskin.inputs import check_model, class_numbers, not_floating
 from danskin.losses import LossName, check_labels, get_loss
 from danskin.minmax.gradients import finite, gradient_at, warn_of_bad_gradient
-from danskin.minmax.maximize import mask, ordinary
 from danskin.minmax.precision import at_least_float32
+from danskin.minmax.search import mask, ordinary
 from danskin.minmax.sets import vector_norm
 
 Model = Callable[[Tensor], Tensor]

@@ -14,11 +14,11 @@ from danskin.errors import InputError
 from danskin.minmax.box import Box
 from danskin.minmax.conveyor import Belt, State, convey
 from danskin.minmax.intersection import Intersection, ball_of, order_of
-from danskin.minmax.maximize import Keep, Payoff, look, mask
 from danskin.minmax.measured import grown
 from danskin.minmax.random import Streams
 from danskin.minmax.result import Cost, Maximum
 from danskin.minmax.rows import PerRow
+from danskin.minmax.search import Keep, Payoff, look, mask
 from danskin.minmax.sets import Set, rowwise, vector_norm
 
 Start = Literal["sphere", "uniform", "given"]

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from danskin.errors import InputError
-from danskin.minmax.maximize import Keep, Payoff, improves, look, mask
 from danskin.minmax.random import Streams
 from danskin.minmax.result import Cost, Maximum, Status
+from danskin.minmax.search import Keep, Payoff, improves, look, mask
 from danskin.minmax.sets import Set
 
 State = dict[str, Tensor]

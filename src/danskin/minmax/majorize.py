@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from danskin.errors import InputError
-from danskin.minmax.maximize import Payoff, Search, first_point, mask
+from danskin.minmax.maximize import first_point
 from danskin.minmax.random import Streams
 from danskin.minmax.result import Maximum, Status
+from danskin.minmax.search import Payoff, Search, mask
 from danskin.minmax.sets import Set, is_cube, rowwise, vector_norm
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from danskin.minmax.maximize import Payoff
+from danskin.minmax.search import Payoff
 from danskin.minmax.sets import Set
 
 

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from danskin.errors import InputError
 from danskin.minmax.conveyor import Belt, State, convey
-from danskin.minmax.maximize import Keep, Payoff, first_point
+from danskin.minmax.maximize import first_point
 from danskin.minmax.random import Streams
 from danskin.minmax.result import Maximum
 from danskin.minmax.rows import PerRow
+from danskin.minmax.search import Keep, Payoff
 from danskin.minmax.sets import Set, rowwise
 
 Rule = Literal["sign", "rmsprop"]

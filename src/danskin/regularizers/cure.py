@@ -10,8 +10,8 @@ from torch import Tensor
 
 from danskin.errors import InputError
 from danskin.minmax import Template
-from danskin.minmax.maximize import mask
 from danskin.minmax.precision import at_least_float32
+from danskin.minmax.search import mask
 from danskin.minmax.sets import vector_norm
 from danskin.regularizers.llr import Quirks, check_quirks
 from danskin.regularizers.regularizer import (

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from danskin.minmax import Streams, Template
-from danskin.minmax.maximize import mask
 from danskin.minmax.precision import at_least_float32
+from danskin.minmax.search import mask
 from danskin.minmax.sets import vector_norm
 from danskin.regularizers.regularizer import (
     Model,

@@ -24,10 +24,10 @@ from danskin.losses import LossName, check_labels, get_loss
 from danskin.minmax import Streams, Template
 from danskin.minmax.data_box import box_for
 from danskin.minmax.gradients import finite, gradient_at, warn_of_bad_gradient
-from danskin.minmax.maximize import ordinary
 from danskin.minmax.precision import at_least_float32
 from danskin.minmax.reading import read_ball
 from danskin.minmax.rows import rows_of
+from danskin.minmax.search import ordinary
 from danskin.regularizers.on_off import OnOff
 
 Model = Callable[[Tensor], Tensor]
