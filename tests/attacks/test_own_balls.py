@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from danskin.attacks import APGD, BETA, FABT, FGSM, FMN, PGA, PGD, RSFGSM, MajorizeMinimize, MultiTargeted, Square
-from danskin.attacks.attack import in_bounds
+from danskin.attacks.bounds import in_bounds
 from danskin.attacks.climb import SquareClimb
 from danskin.errors import InputError
 from danskin.evaluation import evaluate
@@ -56,7 +56,7 @@ def test_points_stay_inside_and_attacks_attack(ball, name, box, problem):
     own = BALLS[ball](x)
     attack = ATTACKS[name](own, box=box)
     found = attack(model, x, y)
-    assert in_bounds(attack, found.x - x, found.x).all()
+    assert in_bounds(attack.ball, attack.box, found.x - x, found.x).all()
     start = own.project(torch.zeros_like(x))
     if box is None:
         with torch.no_grad():

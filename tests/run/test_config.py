@@ -184,7 +184,9 @@ NODE = {"a": {"name": "x", "p": 1, "q": {"r": 2}}, "s": 3}
         (["a.name=y"], {"a": {"name": "y"}, "s": 3}),  # the old options belonged to x
         (["a.name=x"], NODE),
         (["a.name=y", "a.p=7"], {"a": {"name": "y", "p": 7}, "s": 3}),
-        (["a.p=7", "a.name=y"], {"a": {"name": "y"}, "s": 3}),
+        (["a.p=7", "a.name=y"], {"a": {"name": "y", "p": 7}, "s": 3}),  # the name first, wherever it stands
+        (["a.q.r=9", "a.q.name=u", "a.name=y", "a=z"], {"a": {"name": "y", "q": {"name": "u", "r": 9}}, "s": 3}),
+        (["s=4", "s=5"], {**NODE, "s": 5}),
         (["new.b.c=1"], {**NODE, "new": {"b": {"c": 1}}}),
         (["s.p=1"], {**NODE, "s": {"p": 1}}),
         (["a="], {"a": None, "s": 3}),

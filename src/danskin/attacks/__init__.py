@@ -1,7 +1,7 @@
 """Adversarial attacks: y is a shift of the input. ``attack(model, x, y, seed=0) -> Attacked``."""
 
 from danskin.attacks.apgd import APGD, MultiTargeted
-from danskin.attacks.attack import Attack, Attacked
+from danskin.attacks.attack import Attack
 from danskin.attacks.autoattack import AutoAttack
 from danskin.attacks.basin_hopping import BasinHopping
 from danskin.attacks.beta import BETA, ClassPerturbations
@@ -15,6 +15,7 @@ from danskin.attacks.fab import FAB, FABT
 from danskin.attacks.fmn import FMN
 from danskin.attacks.gradient import FGSM, PGA, PGD, MajorizeMinimize
 from danskin.attacks.hop_skip_jump import HopSkipJump
+from danskin.attacks.judging import Attacked
 from danskin.attacks.linear import LinearWorstCase, robust_logistic_risk, robust_margin
 from danskin.attacks.single_step import NFGSM, RSFGSM
 from danskin.attacks.square import Square

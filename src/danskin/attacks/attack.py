@@ -5,27 +5,27 @@ from __future__ import annotations
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, NamedTuple, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
 
 from danskin.attacks import checks
 from danskin.attacks.asking import Asking, Heard, Precision, Witness
+from danskin.attacks.bounds import Ball, perturbations
 from danskin.attacks.goal import Goal
 from danskin.attacks.grid import Grid
 from danskin.attacks.guard import BatchNormMode, as_found, device_of, raw_module
+from danskin.attacks.judging import Attacked, Batch, judged
 from danskin.attacks.payoff import ShiftPayoff, shifted
 from danskin.errors import InputError
 from danskin.inputs import check_fields, check_model, whole_number
 from danskin.losses import LossName, get_loss
 from danskin.minmax import (
-    Box,
     Cost,
     Cube,
-    Intersection,
     Linf,
     Maximizer,
     Maximum,
@@ -41,54 +41,8 @@ from danskin.minmax.intersection import order_of
 from danskin.minmax.measured import measured, radius_of
 from danskin.minmax.precision import at_least_float32
 from danskin.minmax.reading import read_ball
-from danskin.minmax.rows import PerRow, numbers
+from danskin.minmax.rows import PerRow
 from danskin.minmax.search import ordinary
-
-#: Any set of perturbations: a ball, or one of your own (docs/extending.md).
-Ball = Set
-#: Fresh passes that judge an attack on a random model.
-JUDGE_DRAWS = 20
-_TOLERANCE = 1e-6  # of the audit, relative to the radius and absolute in the box
-
-
-class Batch(NamedTuple):
-    """Examples as an attack works on them: x in float32 or float64, labels int64."""
-
-    x: Tensor
-    y: Tensor
-    targets: Tensor | None
-    dtype: torch.dtype
-
-
-@dataclass(frozen=True, eq=False)
-class Attacked:
-    """The outcome of an attack, per example.
-
-    Args:
-        x: (batch, ...) the perturbed inputs, in the dtype of the inputs.
-        delta: x - clean x, float32 or float64.
-        success: (batch,) bool: the model, in full precision, errs on x (or predicts the target), and x
-            passed the audit: finite, in the ball, in the box.
-        loss: (batch,) what the adversary raised, at x.
-        cost: examples passed forward and backward, sequential calls, seconds.
-        status: how the run ended.
-        probability: (batch,) the share of fresh draws in which the model errs on x; for a model that is not random
-            (draws=1) 1 where it errs and 0 elsewhere. A success has more than one half.
-    """
-
-    x: Tensor
-    delta: Tensor
-    success: Tensor
-    loss: Tensor
-    cost: Cost
-    status: Status
-    probability: Tensor
-
-    def __repr__(self) -> str:
-        hits, n = int(self.success.sum()), len(self.success)
-        shape = ", ".join(str(k) for k in self.x.shape)
-        passes = f"{self.cost.forwards} forwards, {self.cost.backwards} backwards, {self.cost.seconds:.2f} s"
-        return f"<Attacked ({shape}): {hits} of {n} adversarial; {passes}; {self.status}>"
 
 
 @dataclass(frozen=True)
@@ -283,7 +237,7 @@ class Attack(PerRow, ABC):
             return Attacked(x.clone(), batch.x.clone(), none, zero, Cost(), Status.EMPTY, zero)
         payoff, found = self.maximize(model, batch, seed, index=names, quick=quick, witness=witness)
         with torch.inference_mode(False):
-            result = self._judge(payoff, batch, found, raw_module(model))
+            result = judged(self, payoff, batch, found, raw_module(model))
         return replace(result, cost=replace(result.cost, seconds=time.perf_counter() - start))
 
     def perturb(self, model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, *, seed: int = 0) -> Tensor:
@@ -359,64 +313,3 @@ class Attack(PerRow, ABC):
                 warn_of_bad_gradient()
                 found = replace(found, status=Status.BAD_GRADIENT)
             return payoff, found
-
-    def _judge(self, payoff: ShiftPayoff, batch: Batch, found: Maximum, model: Any) -> Attacked:
-        """What the plain model says of the points found, and whether they are where they may be.
-
-        The search's own last word is believed only when it was spoken in full precision on these very
-        inputs; otherwise there is one more forward pass.
-        """
-        x = payoff.inputs(found.y)
-        tally = payoff.asking.tally
-        cost = found.cost + Cost(tally.forwards, tally.backwards)
-        value, success = found.value, found.settled
-        other = payoff.asking.cheap(x.device.type) or batch.dtype != batch.x.dtype or self.draws > 1
-        other |= self.batchnorm in ("batch_frozen", "train_update")  # the search saw another function
-        if value is None or success is None or other:
-            draws, size = max(JUDGE_DRAWS, self.draws) if self.draws > 1 else 1, getattr(self, "width", None) or len(x)
-            mode: BatchNormMode = "eval" if self.batchnorm == "eval" else "as_is"  # the model's own outcome
-            with as_found(model, mode, x.device, warn=False):
-                parts = [part.asking.judge(point, part.goal, draws) for part, point in _pieces(payoff, x, size)]
-            value, probability = (torch.cat(each) for each in zip(*parts, strict=True))
-            cost += Cost(draws * len(x), 0, draws * len(parts))
-            success = 2 * probability > 1
-        else:
-            probability = success.to(value.dtype)
-        checks.check_finite(value)
-        delta = x.to(batch.x.dtype) - batch.x
-        audited = in_bounds(self, delta, x)
-        return Attacked(x, delta, success & audited, value, cost, found.status, probability)
-
-
-def perturbations(x: Tensor, ball: Ball, box: DataBox) -> Set:
-    """Perturbations of x within the ball that stay in the box."""
-    beside = box_for(box, x)
-    if beside is None:
-        return ball
-    # inputs may leave the box by rounding: no perturbation is then still feasible
-    return Intersection(ball, Box((beside[0] - x).clamp_max(0), (beside[1] - x).clamp_min(0)))
-
-
-def audit_tolerance(ball: Ball) -> float:
-    """By how much a point may leave the ball, relative to its radius or 1, whichever is more."""
-    return _TOLERANCE if order_of(ball) is not None else 10 * _TOLERANCE
-
-
-def in_bounds(attack: Attack, delta: Tensor, x: Tensor) -> Tensor:
-    """(batch,) bool: the audit. Delta is in the ball and x in the box, to 1e-6, and neither is NaN.
-
-    A set of one's own may measure otherwise than an l_p ball what rounding does to x + delta: it is believed to 1e-5.
-    """
-    tolerance = audit_tolerance(attack.ball)
-    radius, box = numbers(getattr(attack.ball, "value", 1.0), delta), box_for(attack.box, delta)
-    inside = attack.ball.violation(delta) <= tolerance * radius.clamp_min(1)
-    return inside if box is None else inside & (Box(*box).violation(x.to(delta.dtype)) <= _TOLERANCE)
-
-
-def _pieces(payoff: ShiftPayoff, x: Tensor, size: int) -> Iterator[tuple[ShiftPayoff, Tensor]]:
-    """Payoff and inputs, `size` rows at a time; without a copy where that is all of them."""
-    if size >= len(x):
-        yield payoff, x
-        return
-    for at in torch.arange(len(x), device=x.device).split(size):
-        yield payoff.rows(at), x[at]

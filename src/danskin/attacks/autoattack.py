@@ -8,7 +8,8 @@ from typing import ClassVar, Literal, get_args
 from torch import Tensor
 
 from danskin.attacks.apgd import APGD, MultiTargeted
-from danskin.attacks.attack import Attack, Ball
+from danskin.attacks.attack import Attack
+from danskin.attacks.bounds import Ball
 from danskin.attacks.checks import DataBox
 from danskin.attacks.fab import FAB, FABT
 from danskin.attacks.payoff import ShiftPayoff

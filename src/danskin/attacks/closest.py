@@ -16,7 +16,8 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor
 
-from danskin.attacks.attack import Attack, Ball
+from danskin.attacks.attack import Attack
+from danskin.attacks.bounds import Ball
 from danskin.attacks.payoff import ShiftPayoff
 from danskin.errors import InputError
 from danskin.losses import usable

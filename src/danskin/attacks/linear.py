@@ -14,7 +14,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from danskin.attacks.attack import Attack, Ball
+from danskin.attacks.attack import Attack
+from danskin.attacks.bounds import Ball
 from danskin.attacks.payoff import ShiftPayoff
 from danskin.errors import InputError, ModelError
 from danskin.losses import logistic

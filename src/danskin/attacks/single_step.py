@@ -8,7 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from danskin.attacks.attack import Attack, perturbations
+from danskin.attacks.attack import Attack
+from danskin.attacks.bounds import perturbations
 from danskin.errors import InputError
 from danskin.minmax import Ascent, Cost, Maximizer, Maximum, Number, Set, Status, Streams, number
 from danskin.minmax.measured import grown

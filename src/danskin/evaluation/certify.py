@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from danskin.attacks import checks
-from danskin.attacks.attack import Ball
+from danskin.attacks.bounds import Ball
 from danskin.attacks.guard import as_found, home_of, raw_module
 from danskin.errors import InputError, ModelError
 from danskin.evaluation.certificates.ladder import Ladder

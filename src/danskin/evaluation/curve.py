@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from danskin.attacks.attack import Ball
+from danskin.attacks.bounds import Ball
 from danskin.errors import InputError
 from danskin.evaluation.evaluate import Model, evaluate
 from danskin.inputs import class_numbers

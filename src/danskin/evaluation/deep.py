@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from danskin.attacks.attack import Attack, Ball
+from danskin.attacks.attack import Attack
 from danskin.attacks.autoattack import stages
 from danskin.attacks.basin_hopping import BasinHopping
+from danskin.attacks.bounds import Ball
 from danskin.attacks.checks import DataBox
 
 

@@ -21,7 +21,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 from torch.overrides import TorchFunctionMode
 
-from danskin.attacks.attack import Ball
+from danskin.attacks.bounds import Ball
 from danskin.attacks.checks import DataBox, check_box, check_inputs, check_integer_labels, check_radius
 from danskin.attacks.guard import as_found, raw_module
 from danskin.callables import reach

@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 
 from danskin.attacks.asking import Precision
-from danskin.attacks.attack import JUDGE_DRAWS, Attack, Ball, in_bounds
+from danskin.attacks.attack import Attack
+from danskin.attacks.bounds import Ball, in_bounds
 from danskin.attacks.checks import DataBox, check_box, check_inputs, check_logits
 from danskin.attacks.guard import as_found, home_of, raw_module
+from danskin.attacks.judging import JUDGE_DRAWS
 from danskin.attacks.square import Square
 from danskin.errors import InputError
 from danskin.evaluation.counted import Counted
@@ -252,7 +254,7 @@ class _Judge:
                 new = (part.broken_by[rows[which.cpu()]] == ROBUST).to(which.device)
                 which, points = which[new], points[new].to(x.dtype)
                 which, points = _once(which, points)
-                fine = in_bounds(here.rows(which), points - x[which], points)
+                fine = in_bounds(here.rows(which).ball, here.box, points - x[which], points)
                 which, points = which[fine], points[fine]
                 if len(which):
                     share, spent = self._says(points, y[which])

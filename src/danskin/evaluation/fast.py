@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from danskin.attacks.apgd import APGD
-from danskin.attacks.attack import Attack, Ball
+from danskin.attacks.attack import Attack
 from danskin.attacks.beta import BETA
+from danskin.attacks.bounds import Ball
 from danskin.attacks.checks import DataBox
 from danskin.attacks.climb import SquareClimb
 

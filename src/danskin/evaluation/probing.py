@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from danskin.attacks.attack import Ball, perturbations
+from danskin.attacks.bounds import Ball, perturbations
 from danskin.attacks.checks import DataBox
 from danskin.attacks.guard import as_found
 from danskin.callables import copied

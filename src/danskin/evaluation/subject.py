@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from danskin.attacks import PGD
-from danskin.attacks.attack import Ball
+from danskin.attacks.bounds import Ball
 from danskin.attacks.checks import DataBox
 from danskin.evaluation.counted import Counted
 from danskin.losses import LossName

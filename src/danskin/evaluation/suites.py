@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any, get_args
 
-from danskin.attacks.attack import Attack, Ball
+from danskin.attacks.attack import Attack
 from danskin.attacks.autoattack import Version, stages
+from danskin.attacks.bounds import Ball
 from danskin.attacks.checks import DataBox
 from danskin.errors import InputError
 from danskin.evaluation.deep import deep

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from danskin.attacks.attack import Ball
+from danskin.attacks.bounds import Ball
 from danskin.attacks.checks import DataBox
 from danskin.errors import InputError
 from danskin.evaluation.certificates.tried import Tried

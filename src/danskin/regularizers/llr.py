@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from danskin.attacks.attack import perturbations
+from danskin.attacks.bounds import perturbations
 from danskin.attacks.guard import as_found
 from danskin.errors import InputError
 from danskin.minmax import Ascent, Number, Streams, Template, number

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from danskin.attacks import checks
-from danskin.attacks.attack import Ball
+from danskin.attacks.bounds import Ball
 from danskin.attacks.checks import DataBox
 from danskin.attacks.guard import raw_module
 from danskin.callables import answerable

@@ -8,7 +8,7 @@ from typing import Any, get_args
 import torch
 
 from danskin.attacks.asking import Precision
-from danskin.attacks.attack import Ball
+from danskin.attacks.bounds import Ball
 from danskin.data import Dataset, load, to_float
 from danskin.errors import ConfigError, suggest
 from danskin.evaluation import SUITES

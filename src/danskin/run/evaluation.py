@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from danskin.attacks import FGSM, PGD, Attack, Attacked
-from danskin.attacks.attack import Ball
+from danskin.attacks.bounds import Ball
 from danskin.attacks.guard import as_found
 from danskin.attacks.outcomes import outcomes
 from danskin.data import to_float

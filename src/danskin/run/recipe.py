@@ -103,19 +103,21 @@ def read_recipe(source: str | Path) -> dict[str, Any]:
 
 
 def override(node: dict[str, Any], assignments: typing.Iterable[str]) -> dict[str, Any]:
-    """Apply `a.b.c=value` texts to plain data, in order.
+    """Apply `a.b.c=value` texts to plain data: outer keys before inner ones, a `name` before its options.
 
     A new `name` replaces its whole node: the old options belonged to the old choice. Only what all attacks
-    have (ball, loss, box, ...) stays when one attack takes another's place.
+    have (ball, loss, box, ...) stays when one attack takes another's place. The same key twice: the last one holds.
 
     Raises:
         ConfigError: not of the form key=value.
     """
+    asked = []
     for text in assignments:
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
             raise ConfigError(f"override: expected key=value, got {text!r}; write for example trainer.epochs=5")
-        keys = key.strip().split(".")
+        asked.append((key, key.strip().split("."), value))
+    for key, keys, value in sorted(asked, key=lambda a: (len(a[1]), a[1][-1] != "name")):
         at = node
         for k in keys[:-1]:
             inner = at.get(k)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 import danskin
 from danskin.attacks.asking import Precision
-from danskin.attacks.attack import Ball
+from danskin.attacks.bounds import Ball
 from danskin.attacks.guard import as_found, device_of
 from danskin.data import Dataset, to_float
 from danskin.errors import ConfigError, InputError, MissingError, ModelError

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from danskin.attacks import Attack, Attacked
-from danskin.attacks.attack import Ball, audit_tolerance
+from danskin.attacks.bounds import Ball, audit_tolerance
 from danskin.losses import get_loss, predict
 from danskin.minmax import Box
 from danskin.minmax.measured import grown

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from danskin.attacks import Attack, Attacked
-from danskin.attacks.attack import Ball
+from danskin.attacks.bounds import Ball
 from danskin.errors import DanskinWarning
 from danskin.minmax import Status
 from danskin.minmax.measured import largest_radius

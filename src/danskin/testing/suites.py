@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from danskin.attacks.attack import Ball
+from danskin.attacks.bounds import Ball
 from danskin.evaluation import evaluate
 from danskin.evaluation.suites import Suite
 from danskin.evaluation.verdict import Verdict

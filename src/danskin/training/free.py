@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from danskin.attacks.attack import Ball, perturbations
+from danskin.attacks.bounds import Ball, perturbations
 from danskin.attacks.checks import DataBox, check_box, check_inputs, check_integer_labels, check_radius
 from danskin.errors import InputError
 from danskin.losses import LossName

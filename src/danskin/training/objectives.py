@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from danskin.attacks import BETA, Attack, robust_margin
-from danskin.attacks.attack import Ball
+from danskin.attacks.bounds import Ball
 from danskin.attacks.guard import BatchNormMode
 from danskin.attacks.towards import TOGETHER
 from danskin.errors import InputError

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from danskin.attacks.attack import Ball
+from danskin.attacks.bounds import Ball
 from danskin.attacks.checks import DataBox
 from danskin.evaluation.certificates.windows import Window
 from danskin.minmax import Box, Intersection
