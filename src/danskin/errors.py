@@ -47,8 +47,11 @@ class DanskinWarning(UserWarning):
     """Something works, but probably not as it was meant to."""
 
 
-def suggest(word: str, known: Iterable[str]) -> str:
-    """'did you mean X?', or the list of what is known."""
-    options = sorted(known)
+def suggest(word: str, known: Iterable[str], *, most: int | None = None) -> str:
+    """'did you mean X?', or the list of what is known, or of the first `most` of it."""
+    options = sorted(set(known))
     near = difflib.get_close_matches(word, options, 1, 0.5)
-    return f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(options)}"
+    if near:
+        return f"did you mean {near[0]!r}?"
+    more = ", ..." if most is not None and len(options) > most else ""
+    return f"choose from {', '.join(options[:most])}{more}"

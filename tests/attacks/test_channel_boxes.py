@@ -11,7 +11,7 @@ from danskin.attacks.climb import SquareClimb
 from danskin.errors import InputError
 from danskin.evaluation import Verdict, certify, diagnose, evaluate
 from danskin.minmax import L1, L2, Linf
-from danskin.minmax.data_box import box_for, box_from_json, box_text, box_to_json, same_box
+from danskin.minmax.data_box import box_for, box_from_list, box_text, box_to_list, same_box
 from danskin.testing.models import convnet
 
 MEAN, STD = torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.25, 0.2, 0.3])
@@ -102,7 +102,7 @@ def test_evaluate_asks_the_same_question(suite, problem):
                      [APGD(Linf(1.0), steps=10, stop=True)], diagnostics=0)  # fmt: skip
     assert found.robust.hits == plain.robust.hits
     small = evaluate(model, (x, y), Linf(0.05), suite, box=BOX, diagnostics=0)
-    back = Verdict.from_json(json.loads(json.dumps(small.to_json())))
+    back = Verdict.from_dict(json.loads(json.dumps(small.to_dict())))
     assert same_box(back.box, BOX)
     assert Verdict.merge([small]).robust.hits == small.robust.hits
 
@@ -133,7 +133,7 @@ def test_words():
     assert same_box((0, 1), (0.0, 1.0))
     assert not same_box((0, 1), None)
     assert not same_box(BOX, (BOX[0], BOX[1] + 1))
-    assert same_box(box_from_json(box_to_json(BOX)), BOX)
+    assert same_box(box_from_list(box_to_list(BOX)), BOX)
     assert box_for((torch.zeros(5), 1), torch.zeros(2, 5))[0].shape == (5,)
 
 

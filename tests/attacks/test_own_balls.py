@@ -95,7 +95,7 @@ def test_suites(suite, box, problem):
     left = {s.name: s.left_out for s in found.stages if s.left_out}
     assert ("fab-t" in left) == (suite != "fast")
     assert all("measures no distances" in why for why in left.values())
-    back = type(found).from_json(found.to_json())
+    back = type(found).from_dict(found.to_dict())
     assert repr(back.ball) == "Ellipsoid(short=0.1, long=0.4)"
     assert torch.equal(back.broken_by, found.broken_by)
     with pytest.raises(InputError, match="expected a set, got the record"):

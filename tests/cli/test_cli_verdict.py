@@ -66,8 +66,8 @@ def test_verdict_of_ones_own_model(home):
     assert "chunk 0: apgd-ce broke" in first.stderr
     (folder,) = (home / "verdicts").iterdir()
     found = json.loads((folder / "verdict.json").read_text())
-    verdict = Verdict.from_json(found)
-    assert verdict.to_json() == {k: found[k] for k in verdict.to_json()}
+    verdict = Verdict.from_dict(found)
+    assert verdict.to_dict() == {k: found[k] for k in verdict.to_dict()}
     assert verdict.certified.hits <= verdict.robust.hits < verdict.clean.hits == found["clean"]["hits"]
     assert not (verdict.certificates & ~verdict.outcomes).any()
     card = json.loads((folder / "card.json").read_text())
@@ -86,7 +86,7 @@ def test_weights_that_nobody_trained_and_normalisation_are_told(home):
     assert "warning: weights: random, as the factory made them" in got.stdout
     assert (
         "to quote" not in got.stdout.replace("not to quote", "")
-        and not Verdict.from_json(json.loads((home / "here" / "verdict.json").read_text())).quotable
+        and not Verdict.from_dict(json.loads((home / "here" / "verdict.json").read_text())).quotable
     )
     found, card = (json.loads((home / "here" / name).read_text()) for name in ("verdict.json", "card.json"))
     assert "random_weights" in [flag["name"] for flag in found["flags"]] and card["unreliable"]
@@ -204,7 +204,7 @@ def test_the_budget_of_certificates(home):
         done = run(*words, f"proved{budget}", "--certify-budget", budget)
         assert done.returncode == 0, done.stderr
         found = json.loads((home / f"proved{budget}" / "verdict.json").read_text())
-        verdict = Verdict.from_json(found)
+        verdict = Verdict.from_dict(found)
         assert found["asked"]["certify_budget"] == verdict.budget == float(budget)
         proved[budget] = sum(step.proved for step in verdict.certifying)
     assert proved["1"] <= proved["1e9"] > 0

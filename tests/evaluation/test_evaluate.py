@@ -357,7 +357,7 @@ def test_bad_input(arguments, message):
 def test_verdict_reads_well(verdict):
     text = str(verdict)
     assert "clean accuracy" in text and "robust accuracy" in text and "95 %" in text
-    json = verdict.to_json()
+    json = verdict.to_dict()
     assert json["robust"]["hits"] == verdict.robust.hits and len(json["outcomes"]["broken_by"]) == 90
     assert [c["class"] for c in json["per_class"]] == list(range(10))
 

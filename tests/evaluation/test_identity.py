@@ -33,8 +33,8 @@ class Normalized(nn.Module):
 def relation(one, other):
     """As it is after a way through a file."""
     there, here = identify(one, X, (0, 1)), identify(other, X, (0, 1))
-    written = json.loads(json.dumps({"hash": there.hash, "computed": there.to_json()}))
-    assert Identity.from_json(**written) == there
+    written = json.loads(json.dumps({"hash": there.hash, "computed": there.to_dict()}))
+    assert Identity.from_dict(**written) == there
     return here.relation(**written)
 
 
@@ -111,17 +111,17 @@ def test_older_journals_are_read_where_weights_tell():
 def test_rounding_of_another_device_is_allowed_for():
     here = identify(NET, X, (0, 1))
     moved = {"outputs": [[v + 1e-3 * abs(max(row, key=abs)) for v in row] for row in here.outputs]}
-    assert here.relation(here.hash, here.to_json() | moved) == "other"
-    assert here.relation(here.hash, here.to_json() | moved | {"place": "another"}) == "same"
+    assert here.relation(here.hash, here.to_dict() | moved) == "other"
+    assert here.relation(here.hash, here.to_dict() | moved | {"place": "another"}) == "same"
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_other_precisions(dtype):
     x, net, other = X.to(dtype), copy.deepcopy(NET).to(dtype), copy.deepcopy(OTHER).to(dtype)
     there = identify(net, x, (0, 1))
-    assert not there.doubt and there.relation(there.hash, there.to_json()) == "same"
+    assert not there.doubt and there.relation(there.hash, there.to_dict()) == "same"
     apart = identify(other, x, (0, 1))
-    assert Identity.relation(apart, apart.hash, there.to_json()) == "other"  # by outputs alone
+    assert Identity.relation(apart, apart.hash, there.to_dict()) == "other"  # by outputs alone
 
 
 def test_the_model_is_left_as_found_and_its_calls_are_not_counted():

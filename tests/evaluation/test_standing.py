@@ -116,8 +116,8 @@ def test_near_chance_is_about_all_examples_of_all_shards(digits_net):
 def test_it_is_kept_in_json_and_on_the_card(digits_net):
     model, x, y = digits_net
     found = evaluate(model, (x, (y + 1) % 10), BALL, SUITE)
-    written = json.loads(json.dumps(found.to_json()))
-    assert written["quotable"] is False and not Verdict.from_json(written).quotable
+    written = json.loads(json.dumps(found.to_dict()))
+    assert written["quotable"] is False and not Verdict.from_dict(written).quotable
     asked = {"danskin": "0", "model": {"name": "m"}, "data": {"name": "d"}, "settings": {}}
     made = card(asked | written)
     assert made["unreliable"] and made["danskin"]["quotable"] is False
@@ -143,7 +143,7 @@ def test_the_look_at_the_model_is_counted_and_within_a_tenth(digits_net):
     assert found.flags == () and found.diagnosis.examples == 32
     assert 0 < look.forwards + 2 * look.backwards <= own / 10
     assert f"{found.diagnosis.examples} examples" in str(found)
-    assert Verdict.from_json(found.to_json()).cost == found.cost
+    assert Verdict.from_dict(found.to_dict()).cost == found.cost
     without = evaluate(model, (x, y), BALL, [PGD(BALL, steps=40)], diagnostics=0)
     assert torch.equal(without.broken_by, found.broken_by) and without.diagnosis is None
-    assert Verdict.from_json({k: v for k, v in without.to_json().items() if k != "diagnosis"}).diagnosis is None
+    assert Verdict.from_dict({k: v for k, v in without.to_dict().items() if k != "diagnosis"}).diagnosis is None

@@ -67,7 +67,7 @@ def content(found: Verdict, names: list[str] | None = None, model: str = "my-mod
         "data": {"name": "digits", "examples": len(found.y), "hash": "cd34" * 16,
                  "classes": names or [f"digit {k}" for k in range(int(found.y.max()) + 1)]},
         "settings": {"batch_size": 256, "precision": "model", "channels_last": False, "compile": True},
-    } | found.to_json()  # fmt: skip
+    } | found.to_dict()  # fmt: skip
 
 
 def pictures(found: Verdict, shape: tuple[int, ...] = (1, 8, 8), most: int = 8) -> dict[str, np.ndarray]:
@@ -325,7 +325,7 @@ def test_a_radius_for_each_example(tmp_path: Path) -> None:
 
 def test_accuracy_against_radius_where_it_is_known(folder: Path) -> None:
     assert "Robust accuracy against the radius" not in check(folder)
-    edit(folder, curve=[{"radius": r, "accuracy": Share(h, 50).to_json()} for r, h in ((0.1, 5), (0, 49), (0.05, 30))])
+    edit(folder, curve=[{"radius": r, "accuracy": Share(h, 50).to_dict()} for r, h in ((0.1, 5), (0, 49), (0.05, 30))])
     text = check(folder)
     assert "98.00 % at 0, 60.00 % at 0.05, 10.00 % at 0.1." in text and "asked: ε = 8/255" in text
     assert "on 50 of the 200 examples" in text and (folder / "figures" / "curve.svg").exists()

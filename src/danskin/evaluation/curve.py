@@ -33,9 +33,9 @@ class CurvePoint:
     radius: float
     accuracy: Share
 
-    def to_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """As in verdict.json."""
-        return {"radius": self.radius, "accuracy": self.accuracy.to_json()}
+        return {"radius": self.radius, "accuracy": self.accuracy.to_dict()}
 
 
 def robustness_curve(

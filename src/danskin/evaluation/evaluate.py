@@ -342,7 +342,7 @@ def _question(
         "precision": precision,
         "chunk": size,
         "model": model.hash,
-        "computed": model.to_json(),
+        "computed": model.to_dict(),
         "torch": torch.__version__,
         "python": platform.python_version(),
     }

@@ -47,14 +47,14 @@ class Identity:
     coarse: float
     doubt: str
 
-    def to_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """All but the hash, for a question or a verdict on disk; numbers that JSON does not know are texts."""
         rows = [[v if math.isfinite(v) else str(v) for v in row] for row in self.outputs]
         return {"state": self.state, "outputs": rows, "place": self.place, "coarse": self.coarse, "doubt": self.doubt}
 
     @staticmethod
-    def from_json(hash: str | None, computed: dict[str, Any]) -> Identity:
-        """What `to_json` wrote."""
+    def from_dict(hash: str | None, computed: dict[str, Any]) -> Identity:
+        """What `to_dict` wrote."""
         rows = tuple(tuple(float(v) for v in row) for row in computed["outputs"])
         return Identity(hash, **computed | {"outputs": rows})
 
@@ -63,7 +63,7 @@ class Identity:
 
         Args:
             hash: of that model.
-            computed: its `to_json()`; None where it was written down before outputs were kept. Then the weights
+            computed: its `to_dict()`; None where it was written down before outputs were kept. Then the weights
                 decide, where there are any.
         """
         if computed is None:
@@ -72,7 +72,7 @@ class Identity:
             return "same" if hash in (self.hash, self.state) else "other"
         if hash != self.hash:
             return "other"
-        there = Identity.from_json(hash, computed)
+        there = Identity.from_dict(hash, computed)
         if self.doubt or there.doubt:
             return "unknown"
         here, then = (torch.tensor(each.outputs, dtype=torch.float64) for each in (self, there))

@@ -20,8 +20,8 @@ from danskin.evaluation.standing import NOT_TO_QUOTE, OF_OUTCOMES, standing
 from danskin.metrics import Share
 from danskin.metrics.per_class import PerClass
 from danskin.minmax import Cost
-from danskin.minmax.data_box import box_from_json, box_to_json, same_box
-from danskin.minmax.written import ball_from_json, ball_to_json
+from danskin.minmax.data_box import box_from_list, box_to_list, same_box
+from danskin.minmax.written import ball_from_dict, ball_to_dict
 
 
 @dataclass(frozen=True)
@@ -179,22 +179,22 @@ class Verdict:
         diagnosis = replace(looks[0], cost=sum((d.cost for d in looks), Cost())) if looks else None
         return replace(first, stages=stages, flags=tuple(seen.values()), diagnosis=diagnosis, **whole)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """All but the points, as JSON."""
         per_class = self.per_class
         return {
             "suite": self.suite,
-            **ball_to_json(self.ball),
-            "box": box_to_json(self.box),
+            **ball_to_dict(self.ball),
+            "box": box_to_list(self.box),
             "seed": self.seed,
             "n": len(self.y),
-            "clean": self.clean.to_json(),
-            "robust": self.robust.to_json(),
+            "clean": self.clean.to_dict(),
+            "robust": self.robust.to_dict(),
             "certified": self._certified_json(),
             "expected": self.expected,
-            "stages": [asdict(s) | {"robust_after": self.by_attack[s.name].to_json()} for s in self.stages],
+            "stages": [asdict(s) | {"robust_after": self.by_attack[s.name].to_dict()} for s in self.stages],
             "per_class": [
-                {"class": k, "clean": c.to_json(), "robust": r.to_json()}
+                {"class": k, "clean": c.to_dict(), "robust": r.to_dict()}
                 for k, (c, r) in enumerate(zip(per_class.clean, per_class.robust, strict=True))
                 if c.n
             ],
@@ -215,18 +215,18 @@ class Verdict:
         if self.certified is None:
             return None
         told = {"method": self.method, "by_method": [asdict(step) for step in self.certifying]}
-        return self.certified.to_json() | told | {"budget": self.budget if math.isfinite(self.budget) else None}
+        return self.certified.to_dict() | told | {"budget": self.budget if math.isfinite(self.budget) else None}
 
     @staticmethod
-    def from_json(found: dict[str, Any]) -> Verdict:
-        """The verdict that `to_json` wrote, without points."""
+    def from_dict(found: dict[str, Any]) -> Verdict:
+        """The verdict that `to_dict` wrote, without points."""
         rows, certified = found["outcomes"], found["outcomes"]["certified"]
         proofs = found["certified"] or {}
         stages = [{k: v for k, v in stage.items() if k != "robust_after"} for stage in found["stages"]]
         return Verdict(
             suite=found["suite"],
-            ball=ball_from_json(found),
-            box=box_from_json(found["box"]),
+            ball=ball_from_dict(found),
+            box=box_from_list(found["box"]),
             seed=found["seed"],
             stages=tuple(Stage(**(stage | {"cost": Cost(**stage["cost"])})) for stage in stages),
             index=torch.tensor(rows["index"], dtype=torch.int64),

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 import torch
 
-from danskin.errors import MissingError
+from danskin.errors import MissingError, suggest
 
 
 def near(word: str, known: Iterable[str], otherwise: str) -> str:
-    """'did you mean X?', or what there is, or what to do instead."""
-    options = sorted(set(known))
-    close = difflib.get_close_matches(word, options, 1, 0.5)
-    if close:
-        return f"did you mean {close[0]!r}?"
-    return f"choose from {', '.join(options[:8])}{', ...' if len(options) > 8 else ''}" if options else otherwise
+    """`suggest` among what a stranger's file or package holds, at most 8 names; what to do instead if it holds none."""
+    options = set(known)
+    return suggest(word, options, most=8) if options else otherwise
 
 
 def first_line(error: BaseException) -> str:

@@ -86,7 +86,7 @@ class Share:
     def __ge__(self, other: Share | float) -> bool:
         return self.value >= float(other)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Hits, n, value and interval."""
         return {"hits": self.hits, "n": self.n, "value": self.value, "interval": list(self.interval)}
 

@@ -74,13 +74,13 @@ def box_text(box: DataBox) -> str:
     return repr(tuple(bound.tolist() if isinstance(bound, Tensor) else bound for bound in box))
 
 
-def box_to_json(box: DataBox) -> list[Any] | None:
+def box_to_list(box: DataBox) -> list[Any] | None:
     """The box as plain numbers and lists of them."""
     return None if box is None else [bound.tolist() if isinstance(bound, Tensor) else bound for bound in box]
 
 
-def box_from_json(found: list[Any] | None) -> DataBox:
-    """The box that `box_to_json` wrote; tensors in float64, which hold all that was written."""
+def box_from_list(found: list[Any] | None) -> DataBox:
+    """The box that `box_to_list` wrote; tensors in float64, which hold all that was written."""
     if not found:
         return None
     low, high = (torch.tensor(b, dtype=torch.float64) if isinstance(b, list) else b for b in found)

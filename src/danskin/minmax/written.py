@@ -34,7 +34,7 @@ class Recorded:
         raise AttributeError(name)
 
 
-def ball_to_json(ball: Any) -> dict[str, Any]:
+def ball_to_dict(ball: Any) -> dict[str, Any]:
     """``norm`` and ``radius`` of a ball; of another set its name and how it prints, with its radius if it has one."""
     radius = getattr(ball, "radius", getattr(ball, "value", None))
     radius = radius.tolist() if isinstance(radius, Tensor) else None if radius is None else str(radius)
@@ -43,8 +43,8 @@ def ball_to_json(ball: Any) -> dict[str, Any]:
     return known if type(ball) is BALLS.get(name) else known | {"set": repr(ball)}
 
 
-def ball_from_json(found: dict[str, Any]) -> Any:
-    """The ball that `ball_to_json` wrote; of a set of somebody's own the record."""
+def ball_from_dict(found: dict[str, Any]) -> Any:
+    """The ball that `ball_to_dict` wrote; of a set of somebody's own the record."""
     if "set" in found:
         return Recorded(found["set"])
     radius = found["radius"]

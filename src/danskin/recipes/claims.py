@@ -49,7 +49,7 @@ class Verdict:
         """Whether it was to be decided here and did not come true."""
         return self.checked and not self.holds
 
-    def to_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """As plain data."""
         return asdict(self) | {"bounds": list(self.bounds), "outside": self.outside}
 

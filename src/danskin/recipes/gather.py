@@ -89,7 +89,7 @@ def gathered(plan: Plan, out: Path, cost: dict[str, Any]) -> dict[str, Any]:
         "data": run["data"],
         "measured": rows,
         "forward_equivalents": cost,
-        "claims": [verdict.to_json() for verdict in claims.judged(plan.scale, numbers)],
+        "claims": [verdict.to_dict() for verdict in claims.judged(plan.scale, numbers)],
         "published": claims.sources,
         "configs": {case: plain(config) for case, config in plan.cases.items()},
         "environment": environment(),

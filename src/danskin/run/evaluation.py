@@ -51,7 +51,7 @@ def default_attacks(attack: Attack) -> tuple[Attack, ...]:
 
 def share(correct: Tensor) -> dict[str, Any]:
     """A share as JSON: hits, n, value, 95 % interval."""
-    return Share.of(correct).to_json()
+    return Share.of(correct).to_dict()
 
 
 def evaluate_model(

@@ -75,7 +75,7 @@ class DiskJournal:
         """Whether what is there may be taken over; raises where it is about another question."""
         other = [k for k in question if k not in (*_TOLD, *_MODEL) and old.get(k) != question[k]]
         told = f"there: {str(old.get(other[0]))[:80]}; asked: {str(question[other[0]])[:80]}" if other else ""
-        model = Identity.from_json(question["model"], question["computed"]) if "computed" in question else None
+        model = Identity.from_dict(question["model"], question["computed"]) if "computed" in question else None
         relation = model.relation(old.get("model"), old.get("computed")) if model else "same"
         if relation == "other":
             same = old.get("model") == question["model"]

@@ -214,7 +214,7 @@ def _answered(asked: dict[str, Any], identity: Identity | None, folder: Path) ->
         return None
     found = read_json(path)
     same = found.get("asked") == asked and _relation(identity, found) == "same"
-    return Verdict.from_json(found) if same else None
+    return Verdict.from_dict(found) if same else None
 
 
 def _relation(identity: Identity, found: dict[str, Any]) -> Relation:
@@ -286,7 +286,7 @@ def _curve(question: Question, x: Tensor, y: Tensor) -> list[dict[str, Any]]:
     if not k:
         return []
     model, size = question.opened.model, question.batch_size
-    return [p.to_json() for p in robustness_curve(model, to_float(x[:k]), y[:k], question.ball, batch_size=size)]
+    return [p.to_dict() for p in robustness_curve(model, to_float(x[:k]), y[:k], question.ball, batch_size=size)]
 
 
 def _write(
@@ -304,7 +304,7 @@ def _write(
         "danskin": danskin.__version__,
         "asked": asked,
         "model": asked["model"] | {"note": question.opened.note},
-        "identity": {"hash": identity.hash, "computed": identity.to_json()} if identity is not None else None,
+        "identity": {"hash": identity.hash, "computed": identity.to_dict()} if identity is not None else None,
         "data": asked["data"] | {"classes": list(question.data.classes)},
         "settings": {
             "batch_size": question.batch_size,
@@ -313,7 +313,7 @@ def _write(
             "compile": question.compile,
             "device": str(device),
         },
-    } | verdict.to_json()
+    } | verdict.to_dict()
     if curve:
         result["curve"] = curve
     write_json(folder / "verdict.json", result)
