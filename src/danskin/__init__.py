@@ -26,6 +26,7 @@ _NAMES = {
         *("Subdifferential", "danskin", "directional_derivative", "subdifferential"),
     ),
     "danskin.models": ("Normalize",),
+    "danskin.optim": ("AESAM", "ASAM", "GSAM", "SAM", "FriendlySAM", "LookSAM"),
     "danskin.regularizers": ("CURE", "ELLE", "ELLE_A", "LLR", "GradAlign", "LLRRandom", "Regularizer"),
     "danskin.training": (
         *("AWP", "CFOL", "FOL", "MART", "TRADES", "AdversarialTraining", "BETATraining", "ClassCVaR", "DDi"),
@@ -36,7 +37,9 @@ _NAMES = {
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = [
+    "AESAM",
     "APGD",
+    "ASAM",
     "AWP",
     "BETA",
     "CFOL",
@@ -50,6 +53,7 @@ __all__ = [
     "FGSM",
     "FMN",
     "FOL",
+    "GSAM",
     "L1",
     "L2",
     "LLR",
@@ -58,6 +62,7 @@ __all__ = [
     "PGA",
     "PGD",
     "RSFGSM",
+    "SAM",
     "TRADES",
     "AdversarialTraining",
     "Ascent",
@@ -78,6 +83,7 @@ __all__ = [
     "Dataset",
     "DeepFool",
     "FreeTraining",
+    "FriendlySAM",
     "GradAlign",
     "HopSkipJump",
     "InputError",
@@ -86,6 +92,7 @@ __all__ = [
     "LinearRobustTraining",
     "LinearWorstCase",
     "Linf",
+    "LookSAM",
     "MajorizeMinimize",
     "Maximizer",
     "Maximum",
@@ -175,6 +182,7 @@ if TYPE_CHECKING:
         subdifferential,
     )
     from danskin.models import Normalize
+    from danskin.optim import AESAM, ASAM, GSAM, SAM, FriendlySAM, LookSAM
     from danskin.regularizers import CURE, ELLE, ELLE_A, LLR, GradAlign, LLRRandom, Regularizer
     from danskin.training import (
         AWP,

@@ -11,6 +11,7 @@ from torch import nn
 from danskin.attacks import BETA, FGSM, NFGSM, PGD, RSFGSM
 from danskin.errors import DanskinWarning, InputError
 from danskin.minmax import L1, L2, Linf, Streams
+from danskin.minmax.weight_balls import EachLayer
 from danskin.regularizers import CURE, ELLE, ELLE_A, GradAlign
 from danskin.training import (
     AWP,
@@ -27,7 +28,7 @@ from danskin.training import (
     StandardTraining,
     Trainer,
 )
-from danskin.training.awp import layers, layerwise_ascent
+from danskin.training.awp import layers
 from danskin.training.objective import Step
 
 RADIUS = 0.1
@@ -247,7 +248,7 @@ def test_free_training_wants_its_memory():
 def test_golden_weight_shift():
     w = torch.tensor([[1.0, 0], [0, 2]], dtype=torch.float64)
     g = torch.tensor([[0.3, 0.4], [0, 0]], dtype=torch.float64)
-    (v,) = layerwise_ascent([w], [g], 0.01)
+    (v,) = EachLayer(0.01).lmo([g], [w])
     assert v.flatten().tolist() == pytest.approx([0.0134164, 0.0178885, 0, 0], abs=1e-7)
 
 
@@ -290,7 +291,7 @@ def test_decay_of_shifted_weights_is_a_quirk():
     model, (x, y) = net(), batch()
     plain, quirk = (gradients(model, AWP(FAST, gamma=0.2, decay=d)(model, x, y)) for d in (0.0, 0.5))
     weights = list(layers(model).values())
-    v = layerwise_ascent(weights, torch.autograd.grad(FAST(model, x, y), weights), 0.2)
+    v = EachLayer(0.2).lmo(torch.autograd.grad(FAST(model, x, y), weights), weights)
     same(
         [quirk[0] - plain[0], quirk[1] - plain[1], quirk[2] - plain[2]],
         [0.5 * v[0], torch.zeros(8, dtype=torch.float64), 0.5 * v[1]],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -12,7 +11,8 @@ from torch import Tensor, nn
 from danskin.attacks.guard import mode_of, raw_module
 from danskin.attacks.parametrizations import fresh_cache
 from danskin.errors import InputError, ModelError
-from danskin.minmax import L2, Template
+from danskin.minmax import Template
+from danskin.minmax.weight_balls import EachLayer
 from danskin.training.objective import Found, Losses, Memory, Model, Objective, Step, Wrapper
 
 _STEPS = "awp.steps"
@@ -72,11 +72,6 @@ def module_of(name: str, model: Any) -> Any:
             "torch.inference_mode"
         )
     return raw
-
-
-def layerwise_ascent(weights: Sequence[Tensor], gradients: Sequence[Tensor], gamma: float) -> list[Tensor]:
-    r"""v_l = argmax <g_l, v> over |v_l| <= gamma * |w_l| (Frobenius): one linear maximiser of an l2 ball per layer."""
-    return [L2(gamma * w.detach().norm().reshape(1)).lmo(g[None])[0] for w, g in zip(weights, gradients, strict=True)]
 
 
 def ascent(objective: Objective, model: Model, weights: list[Any], found: Found, step: Step) -> list[Tensor]:
@@ -149,4 +144,4 @@ class AWP(Wrapper):
 
     def _shifts(self, model: Model, weights: dict[str, nn.Parameter], found: Found, step: Step) -> list[Tensor]:
         own = list(weights.values())
-        return layerwise_ascent(own, ascent(self.objective, model, own, found, step), self.gamma)
+        return EachLayer(self.gamma).lmo(ascent(self.objective, model, own, found, step), own)
