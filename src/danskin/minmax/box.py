@@ -134,6 +134,11 @@ class Simplex:
         """All weight on the largest g: "the worst class"."""
         return rowwise(self.value, g) * one_hot_largest(g, torch.ones_like(g))
 
+    def mirror(self, y: Tensor, g: Tensor) -> Tensor:
+        """Argmin over q of <g, q> + KL(q, y): q_i proportional to y_i exp(-g_i), and 0 stays 0."""
+        flat = projections.flatten(y).log() - projections.flatten(g)  # in logarithms, nothing over- or underflows
+        return rowwise(self.value, y) * flat.softmax(1).view(y.shape)
+
     def steepest(self, g: Tensor) -> Tensor:
         """sign(g) at the largest |g|, 0 elsewhere."""
         return one_hot_largest(g.abs(), g.sign())

@@ -1,0 +1,48 @@
+"""Analytic games with known equilibria, and finite games. Rows G1 and G2 of the lecture."""
+
+from danskin.games.finite import MATRICES, MatrixGame
+from danskin.games.game import Cycle, Game, newton, weak_minty_on
+from danskin.games.zoo import (
+    AlmostBilinear,
+    Bilinear,
+    ConstrainedBilinear,
+    Forsaken,
+    GlobalForsaken,
+    PolarGame,
+    Quartic,
+    ScaledBilinear,
+    WeakMinty,
+)
+
+#: The games by the name that the command line calls them.
+GAMES: dict[str, type[Game]] = {
+    "bilinear": Bilinear,
+    "almost_bilinear": AlmostBilinear,
+    "forsaken": Forsaken,
+    "global_forsaken": GlobalForsaken,
+    "polar_game": PolarGame,
+    "weak_minty": WeakMinty,
+    "constrained_bilinear": ConstrainedBilinear,
+    "scaled_bilinear": ScaledBilinear,
+    "quartic": Quartic,
+    "matrix": MatrixGame,
+}
+
+__all__ = [
+    "GAMES",
+    "MATRICES",
+    "AlmostBilinear",
+    "Bilinear",
+    "ConstrainedBilinear",
+    "Cycle",
+    "Forsaken",
+    "Game",
+    "GlobalForsaken",
+    "MatrixGame",
+    "PolarGame",
+    "Quartic",
+    "ScaledBilinear",
+    "WeakMinty",
+    "newton",
+    "weak_minty_on",
+]
