@@ -5,6 +5,7 @@ import os
 import shlex
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from danskin.attacks import FGSM
 from danskin.cli import catalog, collected
 from danskin.recipes.rows import plan_of
 from danskin.run.config import load_config
+from danskin.run.play import play_of
 from danskin.run.recipe import RECIPES
 
 ROOT = Path(__file__).parents[2]
@@ -30,7 +32,7 @@ def test_the_page_of_rows_is_written_from_them():
 
 def test_every_row_is_there():
     wanted = [f"{part}{k}" for part, last in (("A", 2), ("B", 9), ("C", 16)) for k in range(1, last + 1)]
-    assert [row["name"] for row in ROWS] == wanted
+    assert [row["name"] for row in ROWS] == [*wanted, "G1"]
     named = {row for row in wanted if row not in {r["name"] for r in ROWS if r["code"]}}
     assert named <= {"B9", "C9"}  # pages, not classes
 
@@ -42,6 +44,9 @@ def test_the_command_of_a_row_is_understood(row):
         assert (ROOT / words[0]).is_file()
     elif words[0] == "train":
         assert words[1] in RECIPES and load_config(words[1], words[2:])
+    elif words[0] == "play":
+        solvers = [after for word, after in pairwise(words) if word == "--solver"]
+        assert play_of(words[1], solvers, [w for w in words[2:] if "=" in w], None, 1, 0)
     elif words[0] == "reproduce":
         assert plan_of(words[1]).title
     else:

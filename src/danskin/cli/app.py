@@ -69,6 +69,18 @@ def _rows(incomplete: str) -> list[str]:
     return _begun_with(rows, incomplete)
 
 
+def _games(incomplete: str) -> list[str]:
+    from danskin.cli import catalog
+
+    return _begun_with(catalog.names("games"), incomplete)
+
+
+def _solvers(incomplete: str) -> list[str]:
+    from danskin.cli import catalog
+
+    return _begun_with(catalog.names("solvers"), incomplete)
+
+
 def _version(wanted: bool) -> None:
     if wanted:
         import danskin
@@ -219,11 +231,40 @@ def reproduce(
     reproducing.reproduce(row, scale, seeds, jobs, out, resume, dry_run, as_json, quiet)
 
 
+@app.command()
+def play(
+    game: Annotated[str, typer.Argument(help="A name of `danskin list games`.", autocompletion=_games)],
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]...", help="Settings of the game or of the solvers: eps=0.1 payoff=FILE.csv."
+        ),
+    ] = None,
+    solver: Annotated[
+        list[str] | None,
+        typer.Option(help="A name of `danskin list solvers`; may be given several times.", autocompletion=_solvers),
+    ] = None,
+    step: Annotated[
+        str | None, typer.Option(help="Step size: 0.1, 0.5/L, or a text in t such as 0.5/(t+50)**0.75.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="How many; default: the game's own number.")] = None,
+    starts: Annotated[int, typer.Option(help="How many, all in one batch.")] = 16,
+    seed: Annotated[int, typer.Option(help="Of the starts, and of the noise.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder; default runs/play/GAME/TIME.")] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Let two players move: a game, solvers, a phase portrait, and whether what attracts is an equilibrium."""
+    from danskin.cli import playing
+
+    playing.play(game, words or [], solver or ["gda", "extragradient"], step, steps, starts, seed, out, as_json, quiet)
+
+
 @app.command("list")
 def list_(
     kind: Annotated[
         str | None,
-        typer.Argument(help="attacks, balls, data, losses, models, recipes, rows, ...", autocompletion=_kinds),
+        typer.Argument(help="attacks, balls, data, games, losses, models, solvers, rows, ...", autocompletion=_kinds),
     ] = None,
     template: Annotated[bool, typer.Option("--template", help="Who is x, who is y, what is Y, what is Phi.")] = False,
     as_json: Json = False,

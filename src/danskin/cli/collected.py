@@ -21,16 +21,20 @@ Row = dict[str, str]
 def tables() -> dict[str, dict[str, Any]]:
     """Kind -> name -> the thing itself."""
     from danskin.data import DATASETS
+    from danskin.games import GAMES
     from danskin.losses import LOSSES
+    from danskin.minmax import SOLVERS
     from danskin.models import MODELS
     from danskin.run.recipe import RECIPES
     from danskin.run.schema import CHOICES
 
     own: dict[str, dict[str, Any]] = {
         "data": dict(DATASETS),
+        "games": dict(GAMES),
         "losses": dict(LOSSES),
         "models": dict(MODELS),
         "recipes": dict(RECIPES),
+        "solvers": dict(SOLVERS),
     }
     found: dict[str, dict[str, Any]] = own | {kind: dict(table) for kind, table in CHOICES.items()}
     return dict(sorted(found.items()))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -26,7 +27,7 @@ class MatrixGame(Game):
     """Phi = x^T A y, x and y mixed strategies: the row player x pays A_ij, the column player y gets it.
 
     Args:
-        payoff: A, (m, n): a name of `MATRICES`, "random" (normal entries), or rows of numbers.
+        payoff: A, (m, n): a name of `MATRICES`, "random" (uniform on [-1, 1]), or rows of numbers.
         rows: m, of "random".
         columns: n, of "random".
         seed: of "random".
@@ -38,15 +39,16 @@ class MatrixGame(Game):
     rows: int = 20
     columns: int = 30
     seed: int = 0
-    _matrix: Tensor = field(init=False, repr=False, compare=False, default=None)  # type: ignore[assignment]
+
+    default_steps: ClassVar[int] = 1000
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_matrix", _matrix(self.payoff, self.rows, self.columns, self.seed))
+        self.matrix  # noqa: B018  refuses what is no matrix
 
-    @property
+    @cached_property
     def matrix(self) -> Tensor:
         """A, float64."""
-        return self._matrix
+        return _matrix(self.payoff, self.rows, self.columns, self.seed)
 
     @property
     def dimension(self) -> int:
@@ -96,7 +98,7 @@ class MatrixGame(Game):
 
 
 def _uniform(m: int, n: int) -> Tensor:
-    return torch.cat([torch.full((m,), 1 / m), torch.full((n,), 1 / n)]).double()
+    return torch.cat([torch.full((k,), 1 / k, dtype=torch.float64) for k in (m, n)])
 
 
 def _matrix(payoff: Any, rows: int, columns: int, seed: int) -> Tensor:
@@ -110,7 +112,7 @@ def _matrix(payoff: Any, rows: int, columns: int, seed: int) -> Tensor:
             if rows < 1 or columns < 1:
                 raise InputError(f"MatrixGame: expected at least one row and column, got {rows} and {columns}")
             entries = torch.empty(rows, columns, dtype=torch.float64)
-            return Streams.of(seed, torch.arange(rows)).normal(entries)
+            return 2 * Streams.of(seed, torch.arange(rows)).uniform(entries) - 1
         if payoff not in MATRICES:
             raise InputError(
                 f"MatrixGame.payoff: expected a known matrix, got {payoff!r}; {suggest(payoff, [*MATRICES, 'random'])}"

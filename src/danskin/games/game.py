@@ -31,11 +31,12 @@ class Cycle:
 class Game:
     """A game with known constants; every concrete one is a frozen dataclass whose fields are its parameters.
 
-    Class attributes: `step_size` is the step for runs that name none (None: the solver's own); `view` bounds the square
-    of starts and pictures.
+    Class attributes: `step_size` is the step for runs that name none (None: the solver's own); `default_steps` how
+    many; `view` bounds the square of starts and pictures.
     """
 
     step_size: ClassVar[Number | None] = None
+    default_steps: ClassVar[int] = 5000
     view: ClassVar[tuple[float, float]] = (-1.5, 1.5)
 
     def saddle(self) -> Saddle:

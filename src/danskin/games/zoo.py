@@ -83,6 +83,7 @@ class AlmostBilinear(Game):
     eps: float = 0.1
 
     step_size: ClassVar[Number | None] = 0.01
+    default_steps: ClassVar[int] = 30_000
     view: ClassVar[tuple[float, float]] = (-2.0, 2.0)
 
     def __post_init__(self) -> None:

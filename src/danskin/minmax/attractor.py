@@ -41,9 +41,10 @@ class Outcome(enum.Enum):
 def outcomes(saddle: Saddle, found: Trajectory, tolerance: float = 1e-4) -> list[Outcome]:
     """How each row of a run ended, told from its last quarter.
 
-    Converged: the residual is small throughout. Circling: it is not, and the least and largest distance from the center
-    are the same in both halves of the quarter to 2 %. That is a diagnosis and no proof: a spiral that is slow enough
-    looks like a cycle until it is run for longer.
+    Converged: the residual is small throughout. Circling: it is not, the least and largest distance from the center are
+    the same in both halves of the quarter to 2 %, and the path is longer than a loop around where it was. That is a
+    diagnosis and no proof: a spiral that is slow enough looks like a cycle until it is run for longer. Seen through
+    noise, what has not converged counts as moving.
 
     Args:
         saddle: the problem.
@@ -59,10 +60,12 @@ def outcomes(saddle: Saddle, found: Trajectory, tolerance: float = 1e-4) -> list
             out.append(Outcome.DIVERGED)
         elif float(tail.residual[i, 1]) <= tolerance:
             out.append(_of_point(float(point[i]), tolerance))
-        elif float(tail.residual[i, 0]) <= tolerance or float(drift[i]) > _DRIFT:
+        elif float(tail.residual[i, 0]) <= tolerance or float(drift[i]) > _DRIFT or found.noisy:
             out.append(Outcome.MOVING)
         elif float(tail.path[i]) <= tolerance:
             out.append(Outcome.STUCK)
+        elif float(tail.path[i]) < 2 * float(tail.extent[i]):
+            out.append(Outcome.MOVING)
         else:
             out.append(Outcome.CYCLE)
     return out

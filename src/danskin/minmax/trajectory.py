@@ -28,12 +28,14 @@ class Tail:
         halves: (batch, 2, 2) least and largest distance in its first and in its second half: equal on a cycle.
         residual: (batch, 2) least and largest natural residual (`danskin.minmax.gap.residual`).
         path: (batch,) length of the path.
+        extent: (batch,) diagonal of the box around it.
     """
 
     distance: Tensor
     halves: Tensor
     residual: Tensor
     path: Tensor
+    extent: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +49,7 @@ class Trajectory:
         average: (batch, d) the mean of the iterates after the start, or of the points ahead where these are averaged.
         diverged: (batch,) bool: left the ball of radius `far`, or the finite numbers; such a row stays where it was.
         tail: the last quarter.
+        noisy: F was seen through noise.
         cost: evaluations of F as forwards, and seconds.
     """
 
@@ -56,6 +59,7 @@ class Trajectory:
     average: Tensor
     diverged: Tensor
     tail: Tail
+    noisy: bool
     cost: Cost
 
 
@@ -108,7 +112,8 @@ def run_solver(
             if listen is not None and (t == steps or t % max(1, steps // 100) == 0):
                 listen(t)
     calls = round(solver.calls * steps)
-    return watch.result(Cost(calls * len(z), 0, calls, time.perf_counter() - started))
+    cost = Cost(calls * len(z), 0, calls, time.perf_counter() - started)
+    return watch.result(cost, seed is not None and saddle.noisy is not None)
 
 
 def check_starts(saddle: Saddle, z: Tensor) -> None:
@@ -139,6 +144,7 @@ class _Watch:
         self.last, self.sum = z, torch.zeros_like(z)
         self.diverged = torch.zeros(len(z), dtype=torch.bool, device=z.device)
         self.path = z.new_zeros(len(z))
+        self.low, self.high = torch.full_like(z, torch.inf), torch.full_like(z, -torch.inf)
         nothing = torch.stack([z.new_full((len(z),), torch.inf), z.new_full((len(z),), -torch.inf)], 1)
         self.halves, self.residual = [nothing, nothing], nothing
 
@@ -156,21 +162,24 @@ class _Watch:
             self.times.append(t)
 
     def _see_tail(self, t: int, now: Tensor) -> None:
+        self.low, self.high = torch.minimum(self.low, now), torch.maximum(self.high, now)
         self.path = self.path + (now - self.last).norm(dim=1)
         half = int(t > self.half)
         self.halves[half] = _widened(self.halves[half], (now - self.center).norm(dim=1))
         if (t - self.tail - 1) % self.look == 0 or t == self.steps:
             self.residual = _widened(self.residual, residual(self.saddle, now))
 
-    def result(self, cost: Cost) -> Trajectory:
+    def result(self, cost: Cost, noisy: bool) -> Trajectory:
         """All of it."""
         average = torch.where(self.diverged[:, None], self.last, self.sum / self.steps)
         first, second = self.halves
         first = torch.where(first.isfinite(), first, second)  # of a tail of one step
         distance = torch.stack([torch.minimum(first, second)[:, 0], torch.maximum(first, second)[:, 1]], 1)
-        tail = Tail(distance, torch.stack([first, second], 1), self.residual, self.path)
+        tail = Tail(
+            distance, torch.stack([first, second], 1), self.residual, self.path, (self.high - self.low).norm(dim=1)
+        )
         times = torch.tensor(self.times)
-        return Trajectory(torch.stack(self.points), times, self.last, average, self.diverged, tail, cost)
+        return Trajectory(torch.stack(self.points), times, self.last, average, self.diverged, tail, noisy, cost)
 
 
 def _widened(interval: Tensor, value: Tensor) -> Tensor:

@@ -1,0 +1,97 @@
+"""`danskin play`."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import typer
+
+
+def play(
+    game: str,
+    words: list[str],
+    solvers: list[str],
+    step: str | None,
+    steps: int | None,
+    starts: int,
+    seed: int,
+    out: Path | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Run solvers on a game; table on stdout, warnings on stderr."""
+    from danskin.files import check_folder
+    from danskin.run.play import play_of, played, spurious
+
+    chosen = play_of(game, solvers, [*words, *([f"step_size={step}"] if step else [])], steps, starts, seed)
+    folder = out or _new_folder(Path("runs") / "play" / game)
+    check_folder(folder)
+    shown = sys.stderr.isatty() and not quiet
+
+    def listen(solver: str, t: int) -> None:
+        if shown:
+            print(f"\r{solver}: step {t} of {chosen.steps}   ", end="", file=sys.stderr, flush=True)
+
+    result = played(chosen, folder, listen)
+    if shown:
+        print(file=sys.stderr)
+    if as_json:
+        typer.echo(json.dumps(result | {"run": str(folder)}))
+    else:
+        _show(result, folder)
+    if not quiet:
+        for sentence in spurious(result):
+            print(f"danskin: warning: {sentence}", file=sys.stderr)
+
+
+def _new_folder(root: Path) -> Path:
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+    names = [stamp, *(f"{stamp}-{k}" for k in range(2, 1000))]
+    return next(root / name for name in names if not (root / name).exists())
+
+
+def _show(result: dict[str, Any], folder: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=200)
+    told = ", ".join(f"{k}={v}" for k, v in result["parameters"].items() if not isinstance(v, list))
+    typer.echo(f"{result['game']}({told}): {result['says']}")
+    constants = [("L", result["lipschitz"]), ("weak Minty rho", result["weak_minty"])]
+    typer.echo(", ".join(f"{n} = {v:.5g}" for n, v in constants if v is not None) or "no constants known")
+    table = Table(title=f"{result['starts']} starts, {result['steps']} steps", title_justify="left")
+    gap = any(found["gap"] for found in result["solvers"].values())
+    far = any(found["distance"] for found in result["solvers"].values())
+    heads = ["solver", "step", "how they ended", "residual"]
+    heads += ["distance", "distance of average"] * far + ["gap", "gap of average"] * gap + ["calls of F", "s"]
+    for head in heads:
+        table.add_column(head, justify="left" if head in ("solver", "how they ended") else "right")
+    for name, found in result["solvers"].items():
+        ended = ", ".join(f"{n} {kind.replace('_', ' ')}" for kind, n in sorted(found["outcomes"].items()))
+        cells = [name, "–" if found["step"] is None else f"{found['step']:.4g}", ended, _spread(found["residual"])]
+        cells += [_spread(found["distance"]), _spread(found["distance_of_average"])] * far
+        cells += [_spread(found["gap"]), _spread(found["gap_of_average"])] * gap
+        table.add_row(*cells, str(found["calls"]), f"{found['seconds']:.1f}")
+    console.print(table, highlight=False)
+    typer.echo("Numbers are medians over the starts, with the least and the largest.")
+    for name, found in result["solvers"].items():
+        if "predicted_radius" in found:
+            tail = found["tail"]
+            typer.echo(
+                f"{name}: the step-size law puts the cycle at radius {found['predicted_radius']:.4f}; the last quarter "
+                f"was at {tail['median']:.4f}"
+            )
+    typer.echo(f"run:    {folder}\nfigures: {folder / 'figures'}")
+
+
+def _spread(found: dict[str, float] | None) -> str:
+    if found is None:
+        return "–"
+    text = f"{found['median']:.3g}"
+    return text if found["min"] == found["max"] else f"{text} ({found['min']:.2g} to {found['max']:.2g})"
