@@ -73,3 +73,16 @@ def test_norm_and_product_of_lists():
     flat = [torch.cat([t.flatten() for t in s]) for s in (a, b)]
     assert lists.norm(a) == pytest.approx(float(flat[0].norm())) and lists.norm([]) == 0 == lists.dot([], [])
     assert lists.dot(a, b) == pytest.approx(float(flat[0] @ flat[1]))
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1e20])
+def test_gradients_whose_squares_leave_the_range_of_float32(scale):
+    g = [t.float() for t in drawn(0)]
+    for a, b in zip(AllWeights(0.3).lmo([scale * t for t in g], g), AllWeights(0.3).lmo(g, g), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=0)
+    assert lists.norm([scale * t for t in g]) == pytest.approx(scale * lists.norm(g), rel=1e-6)
+
+
+def test_a_gradient_too_small_for_a_direction_moves_nothing():
+    tiny = [torch.full((3,), 1e-44)]
+    assert all((v == 0).all() for ball in (AllWeights(0.3), EachLayer(0.1)) for v in ball.lmo(tiny, [torch.ones(3)]))

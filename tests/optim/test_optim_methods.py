@@ -122,6 +122,23 @@ def test_looksam_written_out():
     close(path, followed(rule))
 
 
+def test_looksam_does_not_step_along_rounding():
+    """In a tensor of one entry p has nothing that g has not: what is left of it is noise, of either sign."""
+    w = torch.nn.Parameter(torch.tensor([0.7], dtype=torch.float64))
+    opt = LookSAM(torch.optim.SGD([w], lr=0.1), 0.1, k=2, per_tensor=True)
+
+    def closure():
+        loss = (w**4).sum() / 3
+        loss.backward()
+        return loss
+
+    for _ in range(10):
+        opt.step(closure)
+        before = w.detach().clone()
+        opt.step(closure)
+        assert float(w.detach()) == pytest.approx(float(before - 0.1 * 4 * before**3 / 3), rel=1e-12)
+
+
 def test_aesam_written_out():
     m = s = 0.0
     taken = []

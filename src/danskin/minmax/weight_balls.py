@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from danskin.errors import InputError
-from danskin.minmax.balls import L2
-from danskin.minmax.lists import norm
+from danskin.minmax.lists import norm, squares
 
 
 class WeightBall(Protocol):
@@ -35,6 +34,11 @@ def check_radius(name: str, rho: float) -> None:
         raise InputError(f"{name}: expected a radius above 0, got {rho!r}; 0.05 is usual for SAM, 0.5 to 2 for ASAM")
 
 
+def _over(radius: float, length: float) -> float:
+    """Radius / length; 0 where there is no direction to go, or one that float32 cannot tell from none."""
+    return radius / length if length > 1e-37 * radius else 0.0
+
+
 def _scaled(tensors: Sequence[Tensor], factor: float) -> list[Tensor]:
     return list(torch._foreach_mul(list(tensors), factor)) if tensors else []
 
@@ -51,7 +55,7 @@ class AllWeights:
     def lmo(self, g: Sequence[Tensor], at: Sequence[Tensor]) -> list[Tensor]:
         """V = rho g / |g|."""
         length = norm(g)
-        return _scaled(g, self.rho / length if length > 0 else 0.0)
+        return _scaled(g, _over(self.rho, length))
 
     def norm(self, v: Sequence[Tensor], at: Sequence[Tensor]) -> float:
         """|v|_2."""
@@ -79,7 +83,7 @@ class ScaledWeights:
         v = list(torch._foreach_mul(list(g), t))
         length = norm(v)
         torch._foreach_mul_(v, t)
-        torch._foreach_mul_(v, self.rho / length if length > 0 else 0.0)
+        torch._foreach_mul_(v, _over(self.rho, length))
         return v
 
     def norm(self, v: Sequence[Tensor], at: Sequence[Tensor]) -> float:
@@ -109,15 +113,10 @@ class EachLayer:
 
     def lmo(self, g: Sequence[Tensor], at: Sequence[Tensor]) -> list[Tensor]:
         """v_l = gamma |w_l| g_l / |g_l|: layer by layer the linear maximiser of an l2 ball."""
-        return [self._one(slope, w.detach()) for slope, w in zip(g, at, strict=True)]
-
-    def _one(self, slope: Tensor, w: Tensor) -> Tensor:
-        if not hasattr(slope, "full_tensor"):
-            return L2(self.gamma * w.norm().reshape(1)).lmo(slope[None])[0]
-        length = norm([slope])
-        return slope * (self.gamma * norm([w]) / length if length > 0 else 0.0)
+        radii, lengths = (squares(t).sqrt().tolist() for t in (at, g))
+        return [slope * _over(self.gamma * r, n) for slope, r, n in zip(g, radii, lengths, strict=True)]
 
     def norm(self, v: Sequence[Tensor], at: Sequence[Tensor]) -> float:
         """The largest |v_l| / |w_l|."""
-        lengths = [(norm([shift]), norm([w.detach()])) for shift, w in zip(v, at, strict=True)]
+        lengths = zip(squares(v).sqrt().tolist(), squares(at).sqrt().tolist(), strict=True)
         return max((a / b if b else (0.0 if a == 0 else float("inf")) for a, b in lengths), default=0.0)

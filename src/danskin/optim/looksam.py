@@ -76,6 +76,8 @@ class LookSAM(SharpnessAware):
         for g, p, h in self._parts([first, second, turn]):
             square = lists.dot(g, g)
             torch._foreach_add_(h, g, alpha=-lists.dot(p, g) / square if square > 0 else 0.0)
+            if lists.norm(h) <= 100 * torch.finfo(h[0].dtype).eps * lists.norm(p):
+                torch._foreach_zero_(lists.own(h))  # only rounding, which `_reuse` would make as long as g
         self._new = dict(zip(weights, turn, strict=True))
 
     def _reuse(self, weights: list[Tensor], g: list[Tensor]) -> None:

@@ -179,16 +179,16 @@ class SharpnessAware(Wrapper):
         first = g if self._keeps_first else None
         del g
         self.zero_grad()
-        saved = [w.detach().clone() for w in weights]
+        saved = [w.clone() for w in lists.own(weights)]
         try:
-            torch._foreach_add_(weights, shift)
+            torch._foreach_add_(lists.own(weights), lists.own(shift))
             del shift
             if dice is not None:
                 dice.again()
             kept = buffers_kept(self.model) if self.buffers == "first" else nullcontext()
             _, _, ok = self._pass(closure, kept)
         finally:
-            torch._foreach_copy_(weights, saved)  # by copy: adding and subtracting would round
+            torch._foreach_copy_(lists.own(weights), saved)  # by copy: adding and subtracting would round
         ok &= self._unscale()
         if ok and first is None:
             self._combine(weights, None, _slopes([w for w in weights if w.grad is not None]))
@@ -217,7 +217,7 @@ class SharpnessAware(Wrapper):
         return [p for p in self._parameters() if p.grad is not None]
 
     def _without_closure(self) -> None:
-        if any(float(lists.whole(g.abs().sum())) > 0 for g in _slopes(self._moved())):
+        if lists.norm(_slopes(self._moved())) > 0:
             raise InputError(
                 f"{type(self).__name__}.step: expected a closure that computes the loss and calls backward(), since "
                 "the gradient is needed at other weights, too, got none; write step(closure)"
