@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from danskin.errors import DanskinWarning, ModelError
 
@@ -54,3 +56,8 @@ def warn_of_bad_gradient() -> None:
         DanskinWarning,
         stacklevel=2,
     )
+
+
+def twice_differentiable() -> AbstractContextManager[None]:
+    """A context in which attention is plain arithmetic: its fused kernels have no second derivative."""
+    return sdpa_kernel(SDPBackend.MATH)

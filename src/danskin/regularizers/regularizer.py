@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from danskin.attacks import checks
 from danskin.attacks.bounds import Ball
@@ -23,7 +22,7 @@ from danskin.inputs import check_fields, check_model, whole_number
 from danskin.losses import LossName, check_labels, get_loss
 from danskin.minmax import Streams, Template
 from danskin.minmax.data_box import box_for
-from danskin.minmax.gradients import finite, gradient_at, warn_of_bad_gradient
+from danskin.minmax.gradients import finite, gradient_at, twice_differentiable, warn_of_bad_gradient
 from danskin.minmax.precision import at_least_float32
 from danskin.minmax.reading import read_ball
 from danskin.minmax.rows import rows_of
@@ -267,11 +266,6 @@ def gradients_on() -> Iterator[bool]:
     wanted = torch.is_grad_enabled()
     with torch.inference_mode(False), torch.enable_grad():
         yield wanted
-
-
-def twice_differentiable() -> AbstractContextManager[None]:
-    """A context in which attention is plain arithmetic: its fused kernels have no second derivative."""
-    return sdpa_kernel(SDPBackend.MATH)
 
 
 def inner_product(a: Tensor, b: Tensor) -> Tensor:
