@@ -102,14 +102,15 @@ class MeanLoss:
         for x, y in zip(self.x.split(self.batch_size), self.y.split(self.batch_size), strict=True):
             logits = logits_of(self.model, x)
             check_labels(y, logits, self.loss)
-            yield self.loss.function(logits, y)
+            part = self.loss.function(logits, y)
+            if torch.is_grad_enabled() and not part.requires_grad:
+                raise ModelError(
+                    "model: expected a loss that depends differentiably on the weights, got one without a gradient; remove "
+                    "no_grad, detach, argmax or numpy from the model"
+                )
+            yield part
 
     def _derivative(self, value: Tensor) -> Tensor:
-        if not value.requires_grad:
-            raise ModelError(
-                "model: expected a loss that depends differentiably on the weights, got one without a gradient; remove "
-                "no_grad, detach, argmax or numpy from the model"
-            )
         found = torch.autograd.grad(value, self.weights, allow_unused=True, materialize_grads=True)
         return self._flat(found)
 
