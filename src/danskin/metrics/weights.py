@@ -105,8 +105,8 @@ class MeanLoss:
             part = self.loss.function(logits, y)
             if torch.is_grad_enabled() and not part.requires_grad:
                 raise ModelError(
-                    "model: expected a loss that depends differentiably on the weights, got one without a gradient; remove "
-                    "no_grad, detach, argmax or numpy from the model"
+                    "model: expected a loss that depends differentiably on the weights, got one without a gradient; "
+                    "remove no_grad, detach, argmax or numpy from the model"
                 )
             yield part
 
