@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from danskin import AESAM, ASAM, GSAM, SAM, FriendlySAM, LookSAM
 from danskin.optim import Plain
 from danskin.run.runtime import Runtime
+from danskin.testing import check_optimizer_in_processes
 
 METHODS = {
     "plain": Plain,
@@ -177,6 +178,8 @@ def work(runtime, folder=None):
     if runtime.world > 1:
         found |= {"replicas": in_replicas(runtime), "local": local_shifts(runtime), "bad": not_finite(runtime)}
         found["checkpoint"] = checkpointed(runtime, folder)
+        for make in METHODS.values():
+            check_optimizer_in_processes(lambda raw, model, make=make: make(base(raw), model=model))
     return found
 
 

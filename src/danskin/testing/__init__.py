@@ -1,4 +1,4 @@
-"""Conformance suites and oracles that others can run on their own sets, attacks and suites.
+"""Conformance suites and oracles that others can run on their own sets, attacks, suites and optimisers.
 
 >>> from danskin.minmax import Linf
 >>> check_set(lambda like: Linf(0.3))
@@ -8,7 +8,19 @@ Everything here raises `AssertionError` with what was expected and what came; no
 
 from danskin.testing import models, oracles
 from danskin.testing.attacks import ATTACK_CHECKS, check_attack
+from danskin.testing.optimizers import OPTIMIZER_CHECKS, check_optimizer, check_optimizer_in_processes
 from danskin.testing.sets import SET_CHECKS, check_set
 from danskin.testing.suites import check_suite
 
-__all__ = ["ATTACK_CHECKS", "SET_CHECKS", "check_attack", "check_set", "check_suite", "models", "oracles"]
+__all__ = [
+    "ATTACK_CHECKS",
+    "OPTIMIZER_CHECKS",
+    "SET_CHECKS",
+    "check_attack",
+    "check_optimizer",
+    "check_optimizer_in_processes",
+    "check_set",
+    "check_suite",
+    "models",
+    "oracles",
+]
