@@ -18,6 +18,7 @@ class StepInfo:
         seconds: wall-clock time of the step on the host.
         norm: l2 norm of the first gradient.
         skipped: whether the step was left out since a gradient or the loss was not finite; the weights are as before.
+        forwards: forward passes without a gradient, of a whole batch each.
     """
 
     loss: Tensor
@@ -26,3 +27,4 @@ class StepInfo:
     seconds: float
     norm: float
     skipped: bool = False
+    forwards: float = 0.0

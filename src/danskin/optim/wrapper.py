@@ -45,6 +45,7 @@ class Wrapper(Optimizer):
         if not bases:
             raise InputError(f"{type(self).__name__}: expected at least one optimiser, got none")
         self._bases: list[Optimizer] = bases
+        self._kept: dict[str, Any] = {}  # of subclasses: numbers and tensors that are saved and belong to no parameter
         names = [id(p) for p in self._parameters()]
         if len(set(names)) < len(names):
             raise InputError(f"{type(self).__name__}: expected each parameter in one optimiser, got one in two")
@@ -94,6 +95,16 @@ class Wrapper(Optimizer):
         """Of all bases."""
         for one in self._bases:
             one.zero_grad(set_to_none)
+
+    def state_dict(self) -> dict[str, Any]:
+        """That of torch; what belongs to no parameter is under "kept"."""
+        found = super().state_dict()
+        return found | {"kept": dict(self._kept)} if self._kept else found
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """What `state_dict` gave, also on another device."""
+        super().load_state_dict({key: value for key, value in state_dict.items() if key != "kept"})
+        self._kept = dict(state_dict.get("kept", {}))
 
     def __getstate__(self) -> dict[str, Any]:
         return dict(self.__dict__)
