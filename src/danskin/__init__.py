@@ -26,7 +26,9 @@ _NAMES = {
         *("Subdifferential", "danskin", "directional_derivative", "subdifferential"),
     ),
     "danskin.models": ("Normalize",),
-    "danskin.optim": ("AESAM", "ASAM", "GSAM", "SAM", "FriendlySAM", "LookSAM"),
+    "danskin.optim": (
+        *("AESAM", "ASAM", "ESAM", "GSAM", "MESA", "SAF", "SAM", "SAMPa", "BiSAM", "FriendlySAM", "LookSAM"),
+    ),
     "danskin.regularizers": ("CURE", "ELLE", "ELLE_A", "LLR", "GradAlign", "LLRRandom", "Regularizer"),
     "danskin.training": (
         *("AWP", "CFOL", "FOL", "MART", "TRADES", "AdversarialTraining", "BETATraining", "ClassCVaR", "DDi"),
@@ -48,6 +50,7 @@ __all__ = [
     "EAD",
     "ELLE",
     "ELLE_A",
+    "ESAM",
     "FAB",
     "FABT",
     "FGSM",
@@ -58,10 +61,12 @@ __all__ = [
     "L2",
     "LLR",
     "MART",
+    "MESA",
     "NFGSM",
     "PGA",
     "PGD",
     "RSFGSM",
+    "SAF",
     "SAM",
     "TRADES",
     "AdversarialTraining",
@@ -72,6 +77,7 @@ __all__ = [
     "BETATraining",
     "BasinHopping",
     "BestOf",
+    "BiSAM",
     "Boundary",
     "Box",
     "CarliniWagner",
@@ -104,6 +110,7 @@ __all__ = [
     "Regularized",
     "Regularizer",
     "Restarts",
+    "SAMPa",
     "Set",
     "Share",
     "Simplex",
@@ -182,7 +189,7 @@ if TYPE_CHECKING:
         subdifferential,
     )
     from danskin.models import Normalize
-    from danskin.optim import AESAM, ASAM, GSAM, SAM, FriendlySAM, LookSAM
+    from danskin.optim import AESAM, ASAM, ESAM, GSAM, MESA, SAF, SAM, BiSAM, FriendlySAM, LookSAM, SAMPa
     from danskin.regularizers import CURE, ELLE, ELLE_A, LLR, GradAlign, LLRRandom, Regularizer
     from danskin.training import (
         AWP,

@@ -9,11 +9,12 @@ from danskin.optim.info import StepInfo
 from danskin.optim.looksam import LookSAM
 from danskin.optim.saf import MESA, SAF
 from danskin.optim.sam import ASAM, SAM, Plain
+from danskin.optim.sampa import SAMPa
 
 #: By the name they go by in recipes.
 SHARPNESS_AWARE = {
     "sam": SAM, "asam": ASAM, "gsam": GSAM, "friendlysam": FriendlySAM, "looksam": LookSAM, "aesam": AESAM,
-    "esam": ESAM, "saf": SAF, "mesa": MESA, "bisam": BiSAM,
+    "esam": ESAM, "saf": SAF, "mesa": MESA, "bisam": BiSAM, "sampa": SAMPa,
 }  # fmt: skip
 
 __all__ = [
@@ -29,5 +30,6 @@ __all__ = [
     "FriendlySAM",
     "LookSAM",
     "Plain",
+    "SAMPa",
     "StepInfo",
 ]
