@@ -1,0 +1,222 @@
+"""Learning to act: what enters the replay, what the critic is told, and going on after a stop."""
+
+import math
+
+import pytest
+import torch
+
+from danskin.errors import DivergenceError, InputError, ModelError
+from danskin.games.rl.learner import Learner, Schedule
+from danskin.games.rl.movers import DescentAscent, ExtraAdam, MixedNELD
+from danskin.games.rl.pendulum import EPISODE, PendulumWorld, Physics, advance, observe
+from danskin.games.rl.replay import Batch, Replay
+from danskin.games.rl.rules import NoisyAction, ProbabilisticAction
+from danskin.games.rl.td3 import TD3, Players, ddpg
+from danskin.minmax.random import Streams
+
+SMALL = TD3(hidden=(8, 8), batch=8)
+
+
+def learner(mover=None, rule=None, seeds=(0, 1), steps=60, world=None, settings=SMALL, warmup=20):
+    world, rule, mover = world or PendulumWorld(list(seeds)), rule or NoisyAction(0.1), mover or DescentAscent()
+    return Learner(world, list(seeds), rule, mover, settings, Schedule(steps, warmup))
+
+
+def test_the_batched_pendulum_walks_as_gymnasiums_does():
+    gymnasium = pytest.importorskip("gymnasium", reason="gymnasium is not installed: pip install 'danskin[rl]'")
+    draw = torch.Generator().manual_seed(0)
+    for mass, length, gravity in [(1.0, 1.0, 10.0), (0.5, 1.3, 7.0), (2.0, 0.8, 13.0)]:
+        env = gymnasium.make("Pendulum-v1").unwrapped
+        env.m, env.l, env.g = mass, length, gravity
+        env.reset(seed=1)
+        angle, speed = torch.from_numpy(env.state.copy())
+        for _ in range(EPISODE):
+            torque = 6 * torch.rand(1, generator=draw, dtype=torch.float64) - 3
+            seen, reward, terminated, *_ = env.step(torque.numpy())
+            angle, speed, mine = advance(angle, speed, torque[0], Physics(mass, length, gravity))
+            assert abs(float(mine) - reward) < 1e-9 and not terminated
+            torch.testing.assert_close(observe(angle, speed), torch.from_numpy(seen), rtol=0, atol=1e-6)
+
+
+def test_a_pendulum_without_mass_is_refused():
+    with pytest.raises(InputError, match="mass > 0"):
+        Physics(mass=torch.tensor([1.0, 0.0]))
+
+
+def test_time_being_up_is_no_end_of_the_world():
+    run = learner(steps=EPISODE + 30, warmup=EPISODE + 20)
+    run.run()
+    held = run.replay.content[:, : run.t]
+    assert bool((held[..., -1] == 0).all())  # no transition is terminal
+    assert [(t, row) for t, row, _ in run.returns] == [(EPISODE, 0), (EPISODE, 1)]
+    last = held[:, EPISODE - 1]
+    angle = torch.atan2(last[:, 1], last[:, 0]).double()
+    after = observe(*advance(angle, last[:, 2].double(), last[:, 3].double(), Physics())[:2])
+    torch.testing.assert_close(last[:, 5:8], after, rtol=0, atol=1e-5)  # leads where physics says, not to the reset
+    assert not torch.allclose(last[:, 5:8], held[:, EPISODE, :3], atol=1e-2)
+
+
+def test_the_target_looks_beyond_time_limits_but_not_beyond_ends():
+    settings = TD3(hidden=(4,), smoothing=0.0, discount=0.9)
+    players = Players(PendulumWorld([0]), [0], NoisyAction(0.25), DescentAscent(), settings)
+    state, action = torch.randn(1, 2, 3), torch.randn(1, 2, 1)
+    batch = Batch(state, action, torch.tensor([[1.0, 2.0]]), state + 1, torch.tensor([[0.0, 1.0]]))
+    u, v = players.targets["agent"](state + 1), players.targets["adversary"](state + 1)
+    values = players.targets["critic"](state + 1, 0.75 * u + 0.25 * v)
+    found = players.target(batch, Streams.of(0, torch.arange(1)))
+    torch.testing.assert_close(found[0, 0], 1 + 0.9 * torch.minimum(values[0], values[1])[0, 0])
+    assert found[0, 1] == 2
+
+
+@pytest.mark.parametrize("rule", [NoisyAction(0.3), ProbabilisticAction(0.3)])
+def test_the_agent_climbs_the_value_at_the_states_own_actions_and_the_adversary_descends(rule):
+    players = Players(PendulumWorld([0]), [0], rule, DescentAscent(1e-3), SMALL)
+    state = torch.randn(1, 50, 3)
+    before = players.payoff(state)
+    own = {"agent": players.agent, "adversary": players.adversary}
+    for name, sign in (("agent", -1), ("adversary", 1)):
+        net = own[name]
+        grads = torch.autograd.grad(players.payoff(state), list(net.parameters()))
+        with torch.no_grad():
+            for p, g in zip(net.parameters(), grads, strict=True):
+                p.add_(g, alpha=sign * 1e-2)
+            after = players.payoff(state)
+            for p, g in zip(net.parameters(), grads, strict=True):
+                p.sub_(g, alpha=sign * 1e-2)
+        assert sign * (after - before) > 0
+    start = [p.detach().clone() for p in players.agent.parameters()]
+    other = [p.detach().clone() for p in players.adversary.parameters()]
+    g_agent = torch.autograd.grad(players.payoff(state), list(players.agent.parameters()))
+    g_other = torch.autograd.grad(players.payoff(state), list(players.adversary.parameters()))
+    players.moving.step(lambda: players.payoff(state))
+    for p, was, g in zip(players.agent.parameters(), start, g_agent, strict=True):
+        assert bool(((p - was) * g <= 0).all())
+    for p, was, g in zip(players.adversary.parameters(), other, g_other, strict=True):
+        assert bool(((p - was) * g >= 0).all())
+
+
+def test_the_first_critic_alone_is_the_first_of_both():
+    players = Players(PendulumWorld([0, 1, 2]), [0, 1, 2], NoisyAction(0.1), DescentAscent(), SMALL)
+    s, a = torch.randn(3, 5, 3), torch.randn(3, 5, 1)
+    torch.testing.assert_close(players.critic.first(s, a), players.critic(s, a)[0])
+
+
+def test_the_step_that_only_resets_never_enters_the_replay():
+    gymnasium = pytest.importorskip("gymnasium", reason="gymnasium is not installed: pip install 'danskin[rl]'")
+    from danskin.games.rl.environments import VectorWorld
+
+    vector = gymnasium.make_vec("Pendulum-v1", 2, vectorization_mode="sync", max_episode_steps=7)
+    assert vector.metadata["autoreset_mode"] == gymnasium.vector.AutoresetMode.NEXT_STEP
+    run = learner(world=VectorWorld(vector, [0, 1]), steps=80)
+    run.run()
+    assert run.replay.written.tolist() == [70, 70]  # of 80 steps, every eighth only reset
+    held = run.replay.content[:, :70]
+    state, action, following = held[..., :3], held[..., 3], held[..., 5:8]
+    angle = torch.atan2(state[..., 1], state[..., 0]).double()
+    after = observe(*advance(angle, state[..., 2].double(), action.double(), Physics())[:2])
+    torch.testing.assert_close(following, after, rtol=0, atol=1e-5)
+    assert bool((held[..., -1] == 0).all()) and len(run.returns) == 2 * 10
+    assert run.returns[0][2] == pytest.approx(float(held[0, :7, 4].sum()), rel=1e-5)
+
+
+def test_same_step_autoreset_is_refused():
+    gymnasium = pytest.importorskip("gymnasium", reason="gymnasium is not installed: pip install 'danskin[rl]'")
+    from danskin.games.rl.environments import VectorWorld
+
+    mode = gymnasium.vector.AutoresetMode.SAME_STEP
+    vector = gymnasium.make_vec("Pendulum-v1", 2, vectorization_mode="sync", vector_kwargs={"autoreset_mode": mode})
+    with pytest.raises(InputError, match="SameStep"):
+        VectorWorld(vector, [0, 1])
+
+
+MOVERS = {
+    "adam": DescentAscent(),
+    "rmsprop": DescentAscent(optimizer="rmsprop"),
+    "extra": ExtraAdam(),
+    "langevin": MixedNELD(inner=2, epsilon=0.01),
+    "sgld": MixedNELD(rms=None, epsilon=0.01),
+}
+
+
+def weights(run):
+    return torch.cat([p.detach().flatten() for net in run.players.networks.values() for p in net.parameters()])
+
+
+@pytest.mark.parametrize("name", MOVERS)
+def test_going_on_from_a_checkpoint_is_bit_for_bit_as_if_nothing_had_happened(name, tmp_path):
+    whole, first, second = (learner(MOVERS[name], ProbabilisticAction(0.2)) for _ in range(3))
+    whole.run()
+    for _ in range(37):
+        first.step()
+    torch.save(first.state_dict(), tmp_path / "state.pt")
+    second.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    second.run()
+    assert torch.equal(weights(whole), weights(second))
+    assert torch.equal(whole.replay.content, second.replay.content)
+    assert not torch.equal(weights(whole), weights(first))
+
+
+def test_a_seed_does_not_depend_on_which_others_run_beside_it():
+    both, alone = learner(MOVERS["langevin"], seeds=(5, 3)), learner(MOVERS["langevin"], seeds=(3,))
+    both.run()
+    alone.run()
+    for name, net in alone.players.networks.items():
+        for p, q in zip(net.parameters(), both.players.networks[name].parameters(), strict=True):
+            mine = q.view(-1, 2, *q.shape[1:])[:, 1].reshape(p.shape)
+            torch.testing.assert_close(p, mine, rtol=1e-3, atol=1e-4)
+
+
+def test_without_say_the_adversary_is_not_trained_and_the_agent_acts_alone():
+    run = learner(rule=NoisyAction(0.0))
+    before = [p.detach().clone() for p in run.players.adversary.parameters()]
+    run.run()
+    assert all(torch.equal(p, q) for p, q in zip(run.players.adversary.parameters(), before, strict=True))
+
+
+def test_replay_is_a_ring_for_each_seed():
+    replay = Replay(2, 3, 1, 1)
+    for i in range(5):
+        x = torch.full((2, 1), float(i))
+        replay.add(x, x, x[:, 0], x, torch.zeros(2, dtype=torch.bool), torch.tensor([True, i < 1]))
+    assert replay.written.tolist() == [5, 1]
+    drawn = replay.sample(Streams.of(0, torch.arange(2)), 200)
+    assert set(drawn.state[0].flatten().tolist()) == {2.0, 3.0, 4.0}
+    assert set(drawn.state[1].flatten().tolist()) == {0.0}
+
+
+def test_bad_input_is_told():
+    with pytest.raises(InputError, match="all different"):
+        learner(seeds=(1, 1))
+    with pytest.raises(InputError, match="warmup"):
+        Schedule(10, warmup=10)
+    with pytest.raises(InputError, match="discount"):
+        TD3(discount=1.0)
+    with pytest.raises(InputError, match="adam or rmsprop"):
+        DescentAscent(optimizer="adamw")
+    with pytest.raises(InputError, match="act before you learn"):
+        Replay(1, 3, 1, 1).sample(Streams.of(0, torch.arange(1)), 2)
+    world = PendulumWorld([0])
+    with pytest.raises(InputError, match=r"\(1, 1\)"):
+        world.step(torch.zeros(2, 1))
+    with pytest.raises(ModelError, match="finite"):
+        world.step(torch.full((1, 1), math.nan))
+    assert ddpg().delay == 1
+
+
+def test_a_policy_that_is_no_longer_finite_ends_the_run():
+    run = learner()
+    for _ in range(25):
+        run.step()
+    with torch.no_grad():
+        next(iter(run.players.agent.parameters())).fill_(math.nan)
+    with pytest.raises(DivergenceError, match="no longer finite"):
+        run.run()
+
+
+@pytest.mark.slow
+def test_it_learns_to_swing_the_pendulum_up():
+    run = learner(rule=NoisyAction(0.0), seeds=range(4), steps=7000, settings=TD3(), warmup=1000)
+    run.run()
+    early = [v for t, _, v in run.returns if t <= 1000]
+    late = [v for t, _, v in run.returns if t > 6000]
+    assert sum(late) / len(late) > sum(early) / len(early) + 600
