@@ -77,6 +77,46 @@ def test_groups_are_the_bases_own_also_after_loading(method):
     assert base.param_groups[0]["lr"] == pytest.approx(0.05)
 
 
+@every
+def test_the_checkpoint_of_a_plain_base_goes_on(method):
+    model = network()
+    base = sgd(model)
+    closure_of(model, 0)()
+    base.step()
+    opt = METHODS[method](sgd(model, lr=0.7))
+    opt.load_state_dict(base.state_dict())
+    assert opt.param_groups[0]["lr"] == 0.1 and opt.steps == 0 and len(opt.state) == 6
+    run(model, opt, 3)
+    assert opt.steps == 3
+
+
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+def test_a_distributed_checkpoint_that_was_not_read_whole(tmp_path):
+    """torch.distributed.checkpoint leaves all state out, in silence, where gradients are set and there is none yet."""
+    dcp = pytest.importorskip("torch.distributed.checkpoint")
+    from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+
+    def resumed(prepare):
+        later = network(seed=3)
+        again = SAM(sgd(later))
+        closure_of(later, 0)()
+        prepare(again)
+        weights, state = get_state_dict(later, again)
+        dcp.load({"model": weights, "opt": state}, checkpoint_id=tmp_path, no_dist=True)
+        set_state_dict(later, again, model_state_dict=weights, optim_state_dict=state)
+        return run(later, again, 3, first=4)
+
+    model = network()
+    opt = SAM(sgd(model))
+    run(model, opt, 4)
+    weights, state = get_state_dict(model, opt)
+    dcp.save({"model": weights, "opt": state}, checkpoint_id=tmp_path, no_dist=True)
+    run(model, opt, 3, first=4)
+    with pytest.raises(InputError, match=r"the state of 6 parameters, got that of 0; .*zero_grad"):
+        resumed(lambda again: None)
+    assert same(everything(model), everything(resumed(lambda again: again.zero_grad())))
+
+
 def test_the_learning_rate_of_a_scheduler_is_the_one_of_all_bases():
     model = network()
     first, rest = list(model.parameters())[:2], list(model.parameters())[2:]

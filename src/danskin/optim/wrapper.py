@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from danskin.errors import InputError
 
 Closure = Callable[[], Any]
+_STATES = "parameters_with_state"
 
 
 class Wrapper(Optimizer):
@@ -97,14 +98,31 @@ class Wrapper(Optimizer):
             one.zero_grad(set_to_none)
 
     def state_dict(self) -> dict[str, Any]:
-        """That of torch; what belongs to no parameter is under "kept"."""
+        """That of torch and how many parameters have state; what belongs to no parameter is under "kept"."""
         found = super().state_dict()
+        found["param_groups"][0][_STATES] = sum(map(bool, found["state"].values()))
         return found | {"kept": dict(self._kept)} if self._kept else found
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """What `state_dict` gave, also on another device."""
+        """What `state_dict` gave, also on another device; or what a plain base optimiser's gave.
+
+        Raises:
+            InputError: less of it is there than was saved. torch.distributed.checkpoint leaves all of it out, without a
+                word, where the optimiser it is loaded into has gradients and no state yet (pytorch issue 140898).
+        """
+        saved = max((group.get(_STATES, 0) for group in state_dict["param_groups"]), default=0)
+        found = sum(map(bool, state_dict["state"].values()))
+        if found < saved:
+            raise InputError(
+                f"{type(self).__name__}.load_state_dict: expected the state of {saved} parameters, got that of "
+                f"{found}; with torch.distributed.checkpoint call opt.zero_grad() before get_state_dict, which asks "
+                "for no state while gradients are set"
+            )
+        before = dict(self.param_groups[0])
         super().load_state_dict({key: value for key, value in state_dict.items() if key != "kept"})
         self._kept = dict(state_dict.get("kept", {}))
+        for name, value in before.items():
+            self.param_groups[0].setdefault(name, value)
 
     def __getstate__(self) -> dict[str, Any]:
         return dict(self.__dict__)
