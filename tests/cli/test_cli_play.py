@@ -43,6 +43,14 @@ def test_the_law_of_the_cycle_is_printed_beside_what_was_seen(cli, tmp_path):
     assert "eps=0.1" in done.out and "law puts the cycle at radius 1.4142" in done.out
 
 
+def test_the_certificate_is_shown_beside_what_was_measured(cli, tmp_path):
+    done = cli("play", "bilinear", "--solver", "extragradient", "--steps", "50", "--out", tmp_path / "c")
+    assert "certificate (PEPit, bilinear games): after 8 steps" in done.out and "below the bound" in done.out
+    found = json.loads((tmp_path / "c/result.json").read_text())["solvers"]["extragradient"]["certificate"]
+    assert found["holds"] and len(found["bounds"]) == len(found["measured"]) == 8
+    assert (tmp_path / "c/figures/certificate.svg").is_file()
+
+
 def test_a_payoff_matrix_comes_from_a_file(cli, tmp_path):
     (tmp_path / "A.csv").write_text("0,2\n1,0\n")
     done = cli("play", "matrix", f"payoff={tmp_path / 'A.csv'}", "--solver", "mirror_prox", "--steps", "200",
@@ -62,7 +70,7 @@ def test_a_payoff_matrix_comes_from_a_file(cli, tmp_path):
     (["almost_bilinear", "eps=2"], 2, "eps: expected a number in (0, 1), got 2"),
     (["almost_bilinear", "--step", "1/L"], 2, "no L is known of this F"),
     (["bilinear", "--step", "-1"], 2, "expected a number above 0"),
-    (["bilinear", "--solver", "mirror_prox"], 2, "no L1 is known"),
+    (["bilinear", "--solver", "mirror_prox"], 2, "mirror_prox: expected a game on simplices"),
     (["bilinear", "--steps", "0"], 2, "at least 1 step"),
     (["matrix", "payoff=[[0, .nan], [1, 0]]"], 2, "got nan in row 0"),
     (["matrix", "payoff=nowhere.csv"], 4, "payoff: expected a file"),

@@ -87,7 +87,27 @@ def _show(result: dict[str, Any], folder: Path) -> None:
                 f"{name}: the step-size law puts the cycle at radius {found['predicted_radius']:.4f}; the last quarter "
                 f"was at {tail['median']:.4f}"
             )
+        if "certificate" in found:
+            typer.echo(f"{name}: {_certificate(found['certificate'])}")
     typer.echo(f"run:    {folder}\nfigures: {folder / 'figures'}")
+
+
+_CLASSES = {
+    "bilinear": "bilinear games",
+    "monotone": "monotone F",
+    "constrained": "monotone F on convex sets",
+    "weak_minty": "F with this weak Minty parameter",
+}
+
+
+def _certificate(found: dict[str, Any]) -> str:
+    n, bound, measured = len(found["bounds"]), found["bounds"][-1], found["measured"][-1]
+    what = "squared residual over L^2" if found["measure"] == "residual" else "squared distance"
+    held = "below the bound at each of them" if found["holds"] else "ABOVE THE BOUND: a fault of danskin, please report"
+    return (
+        f"certificate (PEPit, {_CLASSES[found['kind']]}): after {n} steps the {what} is at most {bound:.4f} of the "
+        f"first squared distance; measured {measured:.4f}, {held}"
+    )
 
 
 def _spread(found: dict[str, float] | None) -> str:

@@ -65,6 +65,11 @@ class MatrixGame(Game):
         return _uniform(*A.shape)[None]
 
     @property
+    def certified(self) -> str:
+        """Monotone with a set."""
+        return "constrained"
+
+    @property
     def weak_minty(self) -> float:
         """0: F is monotone."""
         return 0.0

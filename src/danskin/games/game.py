@@ -59,6 +59,11 @@ class Game:
         return None
 
     @property
+    def certified(self) -> str | None:
+        """Its class of problems in `danskin.games.certificates`; None where none of them fits."""
+        return None
+
+    @property
     def cycles(self) -> tuple[Cycle, ...]:
         """Cycles of the continuous dynamics dz/dt = -F(z) around the first solution."""
         return ()

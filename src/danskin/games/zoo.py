@@ -54,6 +54,11 @@ class Bilinear(Game):
         """0: F is monotone, and no more."""
         return 0.0
 
+    @property
+    def certified(self) -> str:
+        """Bilinear without a set."""
+        return "bilinear" if self.radius is None else "constrained"
+
     def saddle(self) -> Saddle:
         """F = scale (y, -x)."""
         n, c = self.size, self.scale
@@ -245,8 +250,13 @@ class WeakMinty(Game):
 
     @property
     def weak_minty(self) -> float:
-        """Rho."""
+        """The parameter itself."""
         return self.rho
+
+    @property
+    def certified(self) -> str:
+        """Weak Minty, with this rho."""
+        return "weak_minty"
 
     def saddle(self) -> Saddle:
         """F = (b x + a y, b y - a x)."""
@@ -282,6 +292,11 @@ class ConstrainedBilinear(Game):
     def __post_init__(self) -> None:
         if not 0 <= self.noise < math.inf:
             raise InputError(f"ConstrainedBilinear.noise: expected a number >= 0, got {self.noise!r}; 0.1 is usual")
+
+    @property
+    def certified(self) -> str:
+        """Without noise, monotone with a set."""
+        return "constrained"
 
     @property
     def solutions(self) -> Tensor:

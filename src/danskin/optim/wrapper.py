@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -30,6 +30,8 @@ class Wrapper(Optimizer):
         InputError: no optimiser, one that runs closures by itself, or a parameter in two of them.
     """
 
+    nests: ClassVar[bool] = False  # whether it may stand around another of its kind
+
     def __init__(self, base: Optimizer | Sequence[Optimizer]) -> None:
         bases = [base] if isinstance(base, Optimizer) else list(base) if isinstance(base, Sequence) else [base]
         for one in bases:
@@ -38,7 +40,7 @@ class Wrapper(Optimizer):
                     f"{type(self).__name__}: expected a torch optimiser, or several, got {type(one).__name__}; write "
                     f"{type(self).__name__}(torch.optim.SGD(model.parameters(), lr=0.1))"
                 )
-            if isinstance(one, torch.optim.LBFGS | Wrapper):
+            if isinstance(one, torch.optim.LBFGS) or (isinstance(one, Wrapper) and not self.nests):
                 raise InputError(
                     f"{type(self).__name__}: expected an optimiser that steps along the gradients it finds, got "
                     f"{type(one).__name__}, which runs closures by itself; use SGD, AdamW, Muon or another"

@@ -6,7 +6,7 @@ import io
 import typing
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from torch import Tensor
 from danskin.errors import ConfigError, MissingError, suggest
 from danskin.files import make_folder, write_atomically, write_json, write_text
 from danskin.games import GAMES, AlmostBilinear, Game
+from danskin.games.certificates import certificate
 from danskin.minmax import SOLVERS, Outcome, Trajectory, duality_gap, outcomes, residual, run_solver
 from danskin.minmax.dynamics import resolve_step
 from danskin.minmax.number import number
@@ -125,6 +126,11 @@ def _solver(name: str, values: dict[str, Any], game: Game) -> Any:
         values = values | {"base": SOLVERS[base]()}
     own = "step_size" in _keys(cls) and "step_size" not in values and game.step_size is not None
     entropic = name.startswith("mirror")
+    if entropic and not hasattr(game.saddle().feasible, "mirror"):
+        raise ConfigError(
+            f"{name}: expected a game on simplices, where entropic steps are made, got {type(game).__name__}; play matrix, "
+            "or take extragradient"
+        )
     values = _numbers(cls, values) | ({"step_size": game.step_size} if own and not entropic else {})
     if "base" in values:
         return cls(**values)
@@ -226,6 +232,9 @@ def _numbers_of(play: Play, name: str, run: Trajectory) -> dict[str, Any]:
     if saddle.feasible is not None and saddle.payoff is not None:
         found["gap"] = _spread(_gap(saddle, run.last))
         found["gap_of_average"] = _spread(_gap(saddle, run.average))
+    proven = certificate(play.game, solver, play.game.starts(play.starts, play.seed))
+    if proven is not None:
+        found["certificate"] = asdict(proven) | {"holds": proven.holds}
     if isinstance(play.game, AlmostBilinear) and name in _TURNS and resolved is not None:
         found["predicted_radius"] = play.game.spurious_radius(resolved, _TURNS[name])
     return found
@@ -289,6 +298,14 @@ def figures(play: Play, result: Mapping[str, Any], runs: Mapping[str, Trajectory
         lines[name] = (run.times[few].numpy(), value.view(len(few), -1).median(1).values.numpy())
     what = "duality gap" if known is None else "distance"
     out["distance"] = curves(lines, f"{what} (median)")
+    proven = {name: found["certificate"] for name, found in result["solvers"].items() if "certificate" in found}
+    if proven:
+        steps = {name: np.arange(1, len(c["bounds"]) + 1) for name, c in proven.items()}
+        out["certificate"] = curves(
+            {name: (steps[name], np.array(c["measured"])) for name, c in proven.items()},
+            "squared, over first distance squared",
+            {name: (steps[name], np.array(c["bounds"])) for name, c in proven.items()},
+        )
     return out
 
 
