@@ -4,6 +4,7 @@ from danskin.optim.aesam import AESAM
 from danskin.optim.bisam import BiSAM
 from danskin.optim.esam import ESAM
 from danskin.optim.friendly import FriendlySAM
+from danskin.optim.games import ExtraAdam, Extragrad, LookaheadMinmax, Optimistic, OptimisticAdam
 from danskin.optim.gsam import GSAM
 from danskin.optim.info import StepInfo
 from danskin.optim.looksam import LookSAM
@@ -27,8 +28,13 @@ __all__ = [
     "SAM",
     "SHARPNESS_AWARE",
     "BiSAM",
+    "ExtraAdam",
+    "Extragrad",
     "FriendlySAM",
     "LookSAM",
+    "LookaheadMinmax",
+    "Optimistic",
+    "OptimisticAdam",
     "Plain",
     "SAMPa",
     "StepInfo",

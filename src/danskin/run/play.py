@@ -128,8 +128,8 @@ def _solver(name: str, values: dict[str, Any], game: Game) -> Any:
     entropic = name.startswith("mirror")
     if entropic and not hasattr(game.saddle().feasible, "mirror"):
         raise ConfigError(
-            f"{name}: expected a game on simplices, where entropic steps are made, got {type(game).__name__}; play matrix, "
-            "or take extragradient"
+            f"{name}: expected a game on simplices, where entropic steps are made, got {type(game).__name__}; play "
+            "matrix, or take extragradient"
         )
     values = _numbers(cls, values) | ({"step_size": game.step_size} if own and not entropic else {})
     if "base" in values:
