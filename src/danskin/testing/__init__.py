@@ -1,4 +1,4 @@
-"""Conformance suites and oracles that others can run on their own sets, attacks, suites and optimisers.
+"""Conformance suites and oracles that others can run on their own sets, attacks, suites, optimisers and solvers.
 
 >>> from danskin.minmax import Linf
 >>> check_set(lambda like: Linf(0.3))
@@ -10,16 +10,19 @@ from danskin.testing import models, oracles
 from danskin.testing.attacks import ATTACK_CHECKS, check_attack
 from danskin.testing.optimizers import OPTIMIZER_CHECKS, check_optimizer, check_optimizer_in_processes
 from danskin.testing.sets import SET_CHECKS, check_set
+from danskin.testing.solvers import SOLVER_CHECKS, check_solver
 from danskin.testing.suites import check_suite
 
 __all__ = [
     "ATTACK_CHECKS",
     "OPTIMIZER_CHECKS",
     "SET_CHECKS",
+    "SOLVER_CHECKS",
     "check_attack",
     "check_optimizer",
     "check_optimizer_in_processes",
     "check_set",
+    "check_solver",
     "check_suite",
     "models",
     "oracles",
