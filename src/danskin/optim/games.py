@@ -111,7 +111,8 @@ class Extragrad(_Game):
     def step(self, closure: Closure | None = None) -> Any:
         """With a closure, the whole step; without, its second half, behind `extrapolate` and a backward pass.
 
-        Where a gradient is NaN or infinite the weights are left as they were and `skipped` counts.
+        Where a gradient is NaN or infinite the weights are left as they were and `skipped` counts; the base's moments
+        keep what they saw of a good first pass. Both passes are seen by BatchNorm's buffers.
 
         Returns:
             What the closure returned first, at the weights before.
@@ -123,29 +124,37 @@ class Extragrad(_Game):
         if closure is not None:
             loss = self._run(closure)
             self.extrapolate()
-            if self._told("extrapolated") == _AHEAD:
-                self._run(closure)
+            try:
+                if self._told("extrapolated") == _AHEAD:
+                    self._run(closure)
+            except BaseException:
+                self._return()
+                raise
         if self._told("extrapolated") == _NOT:
             raise InputError("Extragrad.step: expected extrapolate() before, or a closure, got neither; pass a closure")
         looked = self._told("extrapolated") == _AHEAD
-        self._told("extrapolated", _NOT)
-        for p in self._parameters():
-            anchor = self.state[p].pop("anchor", None) if p in self.state else None
-            if anchor is not None:
-                p.copy_(anchor)
+        self._return()
         if looked and self._finite():
             self._step_bases()
         else:
             self._skip()
         return loss
 
+    def _return(self) -> None:
+        """The weights where they were before `extrapolate`."""
+        self._told("extrapolated", _NOT)
+        for p in self._parameters():
+            anchor = self.state[p].pop("anchor", None) if p in self.state else None
+            if anchor is not None:
+                p.copy_(anchor)
+
 
 class Optimistic(_Game):
     """Optimistic steps around any optimiser: twice the base's move, less its move before.
 
     With d_t = Base(w_t, g(w_t)) - w_t, the new weights are w_t + 2 d_t - d_{t-1}; the first step is the base's. One
-    gradient a step. Around SGD this is `danskin.minmax.OptimisticGDA`, around Adam optimistic Adam. Moves, not
-    gradients, are kept, so that a learning rate may change on the way.
+    gradient a step. Around SGD this is `danskin.minmax.OptimisticGDA`, around Adam optimistic Adam. Moves are kept, and
+    d_{t-1} is rescaled where the learning rate has changed.
 
     Args:
         base: an optimiser, or several; plain ones.
@@ -168,10 +177,14 @@ class Optimistic(_Game):
             return loss
         before = [(p, p.detach().clone()) for p in self._moving()]
         self._step_bases()
+        rate = {p: (group, float(group["lr"])) for group in self.param_groups for p in group["params"]}
         for p, was in before:
-            kept, move = self._home(p), p - was
-            p.add_(move - kept.get("move", move))
+            kept, move, (group, lr) = self._home(p), p - was, rate[p]
+            last = group.get("last_lr", lr)
+            p.add_(move - kept.get("move", move) * (lr / last if last else 0.0))
             kept["move"] = move
+        for group in self.param_groups:
+            group["last_lr"] = float(group["lr"])
         return loss
 
 
@@ -202,21 +215,28 @@ class LookaheadMinmax(_Game):
             )
         self.k, self.alpha = int(k), float(alpha)
         self._told("lookahead_steps", 0)
+        self._told("skipped", 0)
 
     @property
     def skipped(self) -> int:
-        """Of the base; plain optimisers skip nothing."""
-        return int(getattr(self.base, "skipped", 0))
+        """Steps not made because a gradient was NaN or infinite; they do not count for k."""
+        return int(self._told("skipped"))
 
     @torch.no_grad()
     def step(self, closure: Closure | None = None) -> Any:
         """One step of the base, and a pull where it is due."""
         new = [(p, p.detach().clone()) for p in self._parameters() if "slow" not in self.state.get(p, {})]
+        skipped, loss = self.skipped, None
         if isinstance(self.base, Wrapper):
             loss = self.base.step(closure)
         else:
             loss = None if closure is None else self._run(closure)
-            self._step_bases()
+            if self._finite():
+                self._step_bases()
+            else:
+                self._skip()
+        if self.skipped > skipped:
+            return loss
         for p, was in new:
             if p.grad is not None:
                 self._home(p)["slow"] = was
