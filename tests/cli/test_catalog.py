@@ -12,6 +12,7 @@ import pytest
 
 from danskin.attacks import FGSM
 from danskin.cli import catalog, collected
+from danskin.recipes.game_study import STUDIES, study_of
 from danskin.recipes.rows import plan_of
 from danskin.run.config import load_config
 from danskin.run.play import play_of
@@ -32,7 +33,7 @@ def test_the_page_of_rows_is_written_from_them():
 
 def test_every_row_is_there():
     wanted = [f"{part}{k}" for part, last in (("A", 2), ("B", 9), ("C", 16)) for k in range(1, last + 1)]
-    assert [row["name"] for row in ROWS] == [*wanted, "G1"]
+    assert [row["name"] for row in ROWS] == [*wanted, "G1", "G2"]
     named = {row for row in wanted if row not in {r["name"] for r in ROWS if r["code"]}}
     assert named <= {"B9", "C9"}  # pages, not classes
 
@@ -48,7 +49,7 @@ def test_the_command_of_a_row_is_understood(row):
         solvers = [after for word, after in pairwise(words) if word == "--solver"]
         assert play_of(words[1], solvers, [w for w in words[2:] if "=" in w], None, 1, 0)
     elif words[0] == "reproduce":
-        assert plan_of(words[1]).title
+        assert (study_of if words[1] in STUDIES else plan_of)(words[1]).title
     else:
         assert words[0] == "list" and (words[1] == "--template" or catalog.listing(words[1]))
 

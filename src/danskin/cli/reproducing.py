@@ -24,6 +24,11 @@ def reproduce(
     quiet: bool,
 ) -> None:
     """Run a lecture row and print its table; exit code 3 when a claim does not hold."""
+    from danskin.recipes.rows import STUDIES
+
+    if row.upper() in STUDIES:
+        _study(row.upper(), scale, seeds, jobs, out, resume, dry_run, as_json, quiet)
+        return
     from danskin.recipes.reproduce import reproduce as run
     from danskin.recipes.rows import plan_of
 
@@ -41,6 +46,47 @@ def reproduce(
         result = run(plan, folder, jobs=jobs, resume=resume, quiet=quiet, say=say)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"go on with --resume --out {folder}") from None
+    _tell(result, folder, as_json)
+
+
+def _study(
+    row: str,
+    scale: str,
+    seeds: int | None,
+    jobs: int | None,
+    out: Path | None,
+    resume: bool,
+    dry_run: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """A row of games."""
+    from danskin.errors import ConfigError
+    from danskin.recipes.game_study import run_study, study_of
+    from danskin.run.recipe import to_yaml
+
+    if jobs is not None:
+        raise ConfigError(f"--jobs: expected none for {row}, whose starts are one batch, got {jobs}; leave it out")
+    study = study_of(row, scale, seeds)
+    if dry_run:
+        typer.echo(json.dumps(study.to_plain()) if as_json else to_yaml(study.to_plain()).rstrip())
+        print(f"{len(list(study.tasks()))} runs of {study.starts} starts", file=sys.stderr)
+        return
+    folder = out or Path("runs") / "reproduce" / f"{row}-{scale}"
+
+    def say(text: str) -> None:
+        if not quiet:
+            print(text, file=sys.stderr, flush=True)
+
+    try:
+        result = run_study(study, folder, resume=resume, say=say)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"go on with --resume --out {folder}") from None
+    _tell(result, folder, as_json)
+
+
+def _tell(result: dict[str, Any], folder: Path, as_json: bool) -> None:
+    """The table or JSON; exit code 3 when a claim does not hold."""
     outside = [claim["name"] for claim in result["claims"] if claim["outside"]]
     if as_json:
         typer.echo(json.dumps(result | {"run": str(folder)}))

@@ -19,6 +19,8 @@ from danskin.run.schema import build, plain
 
 #: Folders of the rows that can be reproduced, by the row's id.
 FOLDERS = {path.parent.name.upper(): path.parent for path in sorted(Path(__file__).parent.glob("*/recipe.yaml"))}
+#: Folders of the rows that are studies of games (`danskin.recipes.game_study`).
+STUDIES = {path.parent.name.upper(): path.parent for path in sorted(Path(__file__).parent.glob("*/games.yaml"))}
 #: Rows that another row's recipe shows.
 SHOWN_BY = {"C7": "C8", "C11": "C10", "C12": "C14", "C13": "C14"}
 #: All rows that are here, with what each shows and the command that shows it.
@@ -129,7 +131,7 @@ def row_named(name: str) -> str:
     if known not in FOLDERS:
         raise ConfigError(
             f"reproduce: expected a lecture row with a recipe, got {name!r}; "
-            f"{suggest(name.upper(), [*FOLDERS, *SHOWN_BY])}"
+            f"{suggest(name.upper(), [*FOLDERS, *SHOWN_BY, *STUDIES])}"
         )
     return known
 

@@ -70,13 +70,19 @@ def phase_portrait(
     return panels(plot, rows, columns, size=(0.4 + 3.6 * columns, 0.3 + 3.6 * rows))
 
 
-def curves(lines: Mapping[str, tuple[Array, Array]], ylabel: str, bounds: Mapping[str, Any] | None = None) -> str:
+def curves(
+    lines: Mapping[str, tuple[Array, Array]],
+    ylabel: str,
+    bounds: Mapping[str, Any] | None = None,
+    log_steps: bool = False,
+) -> str:
     """A value against steps on a logarithmic axis, a line per solver; dashed: a bound of it.
 
     Args:
         lines: per solver, steps and values; what is 0, NaN or infinite is left out.
         ylabel: what the values are.
         bounds: per solver, likewise.
+        log_steps: steps on a logarithmic axis, too.
     """
 
     def plot(grid: Any) -> int:
@@ -88,6 +94,9 @@ def curves(lines: Mapping[str, tuple[Array, Array]], ylabel: str, bounds: Mappin
             if bounds and name in bounds:
                 axes.plot(*bounds[name], color=color, linestyle=(0, (4, 2)), linewidth=1.2)
         axes.set(xlabel="steps", ylabel=ylabel, yscale="log")
+        if log_steps:
+            axes.set_xscale("log")
+            axes.xaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_major_formatter("{x:.0e}")  # the default writes powers of ten in TeX
         return 3 if len(lines) > 2 else 2
 

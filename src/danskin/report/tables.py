@@ -14,14 +14,17 @@ def number_text(found: Number | None) -> str:
 
     >>> number_text({"mean": 0.5, "interval": [0.4, 0.6], "unit": "share", "published": 51.2})
     '50.0 ± 10.0 [51.20]'
+    >>> number_text({"mean": 0.00062, "interval": None, "unit": "number"})
+    '6.2e-04'
     """
     if found is None:
         return "–"
     scale, digits = (100, 1) if found["unit"] == "share" else (1, 3 if abs(found["mean"]) < 10 else 1)
-    text = f"{scale * found['mean']:.{digits}f}"
+    form = ".1e" if found["unit"] == "number" and 0 < abs(found["mean"]) < 0.01 else f".{digits}f"
+    text = f"{scale * found['mean']:{form}}"
     if found["interval"] is not None:
         low, high = found["interval"]
-        text += f" ± {scale * (high - low) / 2:.{digits}f}"
+        text += f" ± {scale * (high - low) / 2:{form}}"
     return text + (f" [{found['published']:.2f}]" if found.get("published") is not None else "")
 
 
@@ -42,16 +45,22 @@ def table(result: Mapping[str, Any], case: str) -> tuple[list[str], list[list[st
     """Header and rows of a case as text."""
     cells = {(m["method"], m["column"], m["weights"]): m for m in result["measured"] if m["case"] == case}
     columns, cost = columns_of(result, case), result["forward_equivalents"].get(case, {})
-    header = ["method", *(f"{name} {_HEADS[weights]}".strip() for name, weights in columns), "passes per step"]
+    header = ["method", *(f"{name} {_HEADS[weights]}".strip() for name, weights in columns)]
     rows = [
-        [title, *(number_text(cells.get((method, *column))) for column in columns), f"{cost.get(method, 0):.1f}"]
+        [title, *(number_text(cells.get((method, *column))) for column in columns)]
         for method, title in result["methods"].items()
+        if cost or any((method, *column) in cells for column in columns)
     ]
+    if cost:
+        header.append("passes per step")
+        rows = [[*row, f"{cost.get(method, 0):.1f}"] for method, row in zip(result["methods"], rows, strict=True)]
     return header, rows
 
 
 def note(result: Mapping[str, Any]) -> str:
     """How to read the table."""
+    if "note" in result:
+        return str(result["note"])
     kinds = dict.fromkeys(m["interval_kind"] for m in result["measured"] if m["interval_kind"])
     what = "accuracies in percent, mean over {} seed{}".format(
         len(result["seeds"]), "" if len(result["seeds"]) == 1 else "s"

@@ -287,7 +287,7 @@ def figures(play: Play, result: Mapping[str, Any], runs: Mapping[str, Trajectory
     out = {}
     if play.game.dimension == 2:
         out["phase"] = phase_portrait(
-            _arrows(play.game), {name: run.points[:, :SHOWN].numpy() for name, run in runs.items()},
+            arrows(play.game), {name: run.points[:, :SHOWN].numpy() for name, run in runs.items()},
             [] if known is None else known.tolist(), result["cycles"], play.game.view,
         )  # fmt: skip
     lines = {}
@@ -309,7 +309,7 @@ def figures(play: Play, result: Mapping[str, Any], runs: Mapping[str, Trajectory
     return out
 
 
-def _arrows(game: Game, n: int = 19) -> tuple[Any, Any]:
+def arrows(game: Game, n: int = 19) -> tuple[Any, Any]:
     """(points (n*n, 2), -F there) on a grid over the game's view."""
     low, high = game.view
     axis = torch.linspace(low, high, n, dtype=torch.float64)

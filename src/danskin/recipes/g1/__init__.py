@@ -1,0 +1,1 @@
+"""LECTURE row G1: games, published claims."""

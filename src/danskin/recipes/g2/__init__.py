@@ -1,0 +1,1 @@
+"""LECTURE row G2, its finite games: recipe, published claims."""
