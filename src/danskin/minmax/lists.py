@@ -16,26 +16,28 @@ def own(tensors: Sequence[Tensor]) -> list[Tensor]:
 
     Some operations on lists know no DTensor, and the others are slow on them.
     """
+    if "torch.distributed.tensor" not in sys.modules:
+        return list(tensors)
     return [t._local_tensor if _is_sharded(t) else t for t in tensors]  # type: ignore[attr-defined]
 
 
 @torch.no_grad()
-def squares(tensors: Sequence[Tensor]) -> Tensor:
-    r"""(n,) float64: \|t\|_2^2 of each. Under sharding the same on every process."""
+def squares(tensors: Sequence[Tensor]) -> list[float]:
+    r"""\|t\|_2^2 of each, summed up in float64. Under sharding the same on every process."""
     if not tensors:
-        return torch.zeros(0, dtype=torch.float64)
+        return []
     parts = own(tensors)
-    lengths = torch._foreach_norm(parts, 2)
-    sums = _wide(torch.stack([n.to(lengths[0].device) for n in lengths])).square()
-    for i, n in enumerate(sums.tolist()):
-        if not 0 < n < math.inf:  # the squares may have left the range of their type
-            sums[i] = _wide(parts[i]).square().sum()
+    lengths = _together(torch._foreach_norm(parts, 2)).tolist()
+    sums = [
+        n * n if 1e-16 < n < 1e16 else float(_wide(t).square().sum())  # squares may have left the range of their type
+        for n, t in zip(lengths, parts, strict=True)
+    ]
     return _of_all(sums, tensors)
 
 
 def norm(tensors: Sequence[Tensor]) -> float:
     """The l2 norm of all of them together; 0 of none. Under sharding the same on every process."""
-    return math.sqrt(float(squares(tensors).sum()))
+    return math.sqrt(sum(squares(tensors)))
 
 
 @torch.no_grad()
@@ -44,22 +46,31 @@ def dot(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
     if not a:
         return 0.0
     parts = [torch.dot(s.reshape(-1), t.reshape(-1)) for s, t in zip(own(a), own(b), strict=True)]
-    return float(_of_all(_wide(torch.stack([p.to(parts[0].device) for p in parts])), a).sum())
+    return sum(_of_all(_together(parts).tolist(), a))
 
 
-def _of_all(sums: Tensor, like: Sequence[Tensor]) -> Tensor:
-    """(n,) sums over what this process holds to sums over whole tensors: one message for each way of sharding."""
+def _together(numbers: Sequence[Tensor]) -> Tensor:
+    """Scalars of several devices as one tensor, so that one of them is waited for, once."""
+    home = numbers[0].device
+    return torch.stack([n if n.device == home else n.to(home) for n in numbers])
+
+
+def _of_all(sums: list[float], like: Sequence[Tensor]) -> list[float]:
+    """Sums over what this process holds to sums over whole tensors: one message for each way of sharding."""
     ways: dict[Any, list[int]] = {}
-    for i, t in enumerate(like):
+    for i, t in enumerate(like) if "torch.distributed.tensor" in sys.modules else ():
         if _is_sharded(t):
             ways.setdefault((t.device_mesh, tuple(t.placements)), []).append(i)  # type: ignore[attr-defined]
     for (mesh, placements), at in ways.items():
         from torch.distributed.tensor import DTensor, Partial, Replicate
 
         parts = [Replicate() if p.is_replicate() else Partial() for p in placements]
-        index = torch.tensor(at, device=sums.device)
-        total = DTensor.from_local(sums[index], mesh, parts, run_check=False).full_tensor()
-        sums = sums.index_copy(0, index, total)
+        wide = torch.float32 if mesh.device_type == "mps" else torch.float64
+        here = torch.tensor([sums[i] for i in at], dtype=wide, device=mesh.device_type)
+        for i, total in zip(
+            at, DTensor.from_local(here, mesh, parts, run_check=False).full_tensor().tolist(), strict=True
+        ):
+            sums[i] = total
     return sums
 
 

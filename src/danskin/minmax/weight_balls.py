@@ -5,6 +5,7 @@ The maximiser of <g, v> over a ball is what sharpness-aware steps call the ascen
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -52,9 +53,9 @@ class AllWeights:
     def __post_init__(self) -> None:
         check_radius("rho", self.rho)
 
-    def lmo(self, g: Sequence[Tensor], at: Sequence[Tensor]) -> list[Tensor]:
-        """V = rho g / |g|."""
-        length = norm(g)
+    def lmo(self, g: Sequence[Tensor], at: Sequence[Tensor], length: float | None = None) -> list[Tensor]:
+        """V = rho g / |g|; `length` is |g| where it is known already."""
+        length = norm(g) if length is None else length
         return _scaled(g, _over(self.rho, length))
 
     def norm(self, v: Sequence[Tensor], at: Sequence[Tensor]) -> float:
@@ -113,10 +114,10 @@ class EachLayer:
 
     def lmo(self, g: Sequence[Tensor], at: Sequence[Tensor]) -> list[Tensor]:
         """v_l = gamma |w_l| g_l / |g_l|: layer by layer the linear maximiser of an l2 ball."""
-        radii, lengths = (squares(t).sqrt().tolist() for t in (at, g))
-        return [slope * _over(self.gamma * r, n) for slope, r, n in zip(g, radii, lengths, strict=True)]
+        pairs = zip(g, squares(at), squares(g), strict=True)
+        return [slope * _over(self.gamma * math.sqrt(r), math.sqrt(n)) for slope, r, n in pairs]
 
     def norm(self, v: Sequence[Tensor], at: Sequence[Tensor]) -> float:
         """The largest |v_l| / |w_l|."""
-        lengths = zip(squares(v).sqrt().tolist(), squares(at).sqrt().tolist(), strict=True)
+        lengths = ((math.sqrt(a), math.sqrt(b)) for a, b in zip(squares(v), squares(at), strict=True))
         return max((a / b if b else (0.0 if a == 0 else float("inf")) for a, b in lengths), default=0.0)

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 
 from danskin.errors import InputError
 from danskin.minmax import lists
-from danskin.minmax.weight_balls import WeightBall
+from danskin.minmax.weight_balls import AllWeights, WeightBall
 from danskin.optim.info import StepInfo
 from danskin.optim.passes import Dice, asked, buffers_kept
 from danskin.optim.wrapper import Closure, Wrapper
@@ -175,9 +175,11 @@ class SharpnessAware(Wrapper):
         g = _slopes(weights)
         if self.scaler is not None:
             torch._foreach_mul_(g, 1 / self.scaler.get_scale())
-        shift = self._ball().lmo(self._direction(weights, g), weights)
+        ball, along = self._ball(), self._direction(weights, g)
+        known = along is g and isinstance(ball, AllWeights)
+        shift = ball.lmo(along, weights, norm) if known else ball.lmo(along, weights)  # type: ignore[call-arg]
         first = g if self._keeps_first else None
-        del g
+        del g, along
         self.zero_grad()
         saved = [w.clone() for w in lists.own(weights)]
         try:
@@ -209,7 +211,7 @@ class SharpnessAware(Wrapper):
         self._check_scaler()
         norm = lists.norm(g) / (self.scaler.get_scale() if self.scaler is not None else 1)
         sharded = self._group is None and dist.is_available() and dist.is_initialized()  # nobody to agree with
-        ok = math.isfinite(norm) and (sharded or bool(loss.isfinite()))
+        ok = math.isfinite(norm) and (sharded or math.isfinite(float(loss)))
         return loss, norm, self._agreed(ok)
 
     def _moved(self) -> list[Tensor]:
