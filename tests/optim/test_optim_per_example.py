@@ -36,7 +36,7 @@ METHODS = {
     "esam": lambda base, **o: ESAM(base, 0.1, **o),
     "esam tensors": lambda base, **o: ESAM(base, 0.1, mask="tensor", **o),
     "bisam": lambda base, **o: BiSAM(base, 0.1, **o),
-    "saf": lambda base, **o: SAF(base, 48, 3, lag=2, begin=2, **o),
+    "saf": lambda base, **o: SAF(base, 48, lag=2, begin=2, **o),
     "mesa": lambda base, **o: MESA(base, decay=0.5, **o),
 }
 every = pytest.mark.parametrize("method", METHODS)
@@ -138,7 +138,7 @@ def test_bisam_is_plain_before_its_tail():
 
 def test_saf_written_out():
     model, twin = plain_net(), plain_net()
-    opt, base = SAF(sgd(model), 16, 3, 0.5, 2.0, lag=2, begin=2), sgd(twin)
+    opt, base = SAF(sgd(model), 16, 0.5, 2.0, lag=2, begin=2), sgd(twin)
     x, y = batch(0)
     x, logits = x.double(), []
     for visit in range(5):
@@ -251,8 +251,8 @@ def test_a_scaler_changes_nothing_but_the_range(method):
         (lambda b: ESAM(b, mask="row"), "ESAM.mask"),
         (lambda b: BiSAM(b, phi="relu"), "BiSAM.phi"),
         (lambda b: BiSAM(b, mu=0), "BiSAM.mu"),
-        (lambda b: SAF(b, 0, 3), "SAF.examples"),
-        (lambda b: SAF(b, 4, 3, tau=0), "SAF.tau"),
+        (lambda b: SAF(b, 0), "SAF.examples"),
+        (lambda b: SAF(b, 4, tau=0), "SAF.tau"),
         (lambda b: MESA(b, decay=1), "MESA.decay"),
         (lambda b: MESA(b, -1), "MESA.weight"),
     ],
@@ -265,7 +265,7 @@ def test_wrong_options(make, message):
 def test_what_step_is_not_given():
     model = network()
     x, y = batch(0)
-    saf, esam = SAF(sgd(model), 16, 3), ESAM(sgd(model))
+    saf, esam = SAF(sgd(model), 16), ESAM(sgd(model))
     with pytest.raises(InputError, match=r"SAF\.step: expected index="):
         saf.step(forward_of(model, x), y)
     with pytest.raises(InputError, match="expected places below examples=16, got up to 31"):

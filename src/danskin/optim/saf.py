@@ -58,7 +58,6 @@ class SAF(_Penalised):
     Args:
         base: one optimiser, or several.
         examples: in the training set; ``step`` needs their places.
-        classes: of the logits.
         weight: of the penalty, >= 0 (lambda).
         tau: temperature, > 0.
         lag: visits (epochs) ago, >= 1.
@@ -73,7 +72,6 @@ class SAF(_Penalised):
         self,
         base: Optimizer | Sequence[Optimizer],
         examples: int,
-        classes: int,
         weight: float = 0.3,
         tau: float = 5.0,
         lag: int = 3,
@@ -81,18 +79,17 @@ class SAF(_Penalised):
         **options: Any,
     ) -> None:
         super().__init__(base, weight, tau, begin, **options)
-        for name, value in (("examples", examples), ("classes", classes), ("lag", lag)):
+        for name, value in (("examples", examples), ("lag", lag)):
             if not (isinstance(value, int) and value >= 1):
                 raise InputError(f"SAF.{name}: expected a whole number >= 1, got {value!r}")
-        self.lag, self.begin = lag, max(begin, lag)
-        self._kept["logits"] = torch.zeros(examples, lag, classes, dtype=torch.float16)
-        self._kept["visits"] = torch.zeros(examples, dtype=torch.int32)
+        self.examples, self.lag, self.begin = examples, lag, max(begin, lag)
         self._seen: tuple[Tensor, Tensor, Tensor] | None = None
 
     def _first_pass(self, forward: Forward, labels: Tensor, index: Tensor | None) -> Tensor:
         logits = forward(None)
         value = self._losses(logits, labels).mean()
-        known, at = self._kept["logits"], self._places(index, logits)
+        at = self._places(index, logits)
+        known = self._kept["logits"]
         visits = self._kept["visits"][at].long()
         old = known[at, visits % self.lag].to(logits.device, logits.dtype)
         count = (visits >= self.begin).to(logits.device, logits.dtype)
@@ -110,15 +107,15 @@ class SAF(_Penalised):
             self._seen = None
 
     def _places(self, index: Tensor | None, logits: Tensor) -> Tensor:
-        shape = self._kept["logits"].shape
-        if logits.shape[1] != shape[2]:
-            raise InputError(f"SAF.classes: expected as many as there are logits, {logits.shape[1]}, got {shape[2]}")
+        if "logits" not in self._kept:
+            self._kept["logits"] = torch.zeros(self.examples, self.lag, logits.shape[1], dtype=torch.float16)
+            self._kept["visits"] = torch.zeros(self.examples, dtype=torch.int32)
         if index is None or index.shape != logits.shape[:1]:
             got = "none" if index is None else f"shape {tuple(index.shape)}"
             raise InputError(f"SAF.step: expected index=, the place of each example in the data set, got {got}")
         at = index.cpu().long()
-        if len(at) and not 0 <= int(at.min()) <= int(at.max()) < shape[0]:
-            raise InputError(f"SAF.step: expected places below examples={shape[0]}, got up to {int(at.max())}")
+        if len(at) and not 0 <= int(at.min()) <= int(at.max()) < self.examples:
+            raise InputError(f"SAF.step: expected places below examples={self.examples}, got up to {int(at.max())}")
         return at
 
 

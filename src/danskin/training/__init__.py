@@ -7,11 +7,12 @@ from danskin.training.fol import FOL
 from danskin.training.free import FreeTraining
 from danskin.training.objective import Found, Losses, Memory, Objective, Step, Wrapper, inner_attack
 from danskin.training.objectives import AdversarialTraining, BETATraining, LinearRobustTraining, StandardTraining
-from danskin.training.optimizers import OPTIMIZERS, SGD, AdamW, Optimizer
+from danskin.training.optimizers import SGD, AdamW
 from danskin.training.overfitting import OverfittingWatch
 from danskin.training.process import Process, SingleProcess
 from danskin.training.regularized import Regularized
 from danskin.training.schedules import SCHEDULES, Constant, Cosine, OneCycle, Piecewise, Schedule
+from danskin.training.sharpness import OPTIMIZERS, Optimizer
 from danskin.training.stability import WeightStability
 from danskin.training.state import TrainingState
 from danskin.training.trades import MART, TRADES

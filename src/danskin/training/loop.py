@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,8 +22,10 @@ from danskin.attacks.guard import as_found
 from danskin.callables import answerable
 from danskin.data import batch_indices, crop_flip, draw_crop_flip, to_float
 from danskin.errors import DanskinWarning, DivergenceError, InputError
-from danskin.training.objective import Objective, inner_attack
-from danskin.training.process import Process, part_of
+from danskin.training.objective import Objective, Step, inner_attack
+from danskin.training.passes import Passes, check_goes_with, optimised
+from danskin.training.process import Process, part_of, together
+from danskin.training.sharpness import WithAdversary
 from danskin.training.state import TrainingState
 from danskin.training.validation import Validation
 
@@ -70,6 +72,13 @@ class Loop:
                 DanskinWarning,
                 stacklevel=3,
             )
+        settings = self.trainer.optimizer
+        if isinstance(settings, WithAdversary):
+            check_goes_with(settings, self.state.optimizer, self.objective, world, self.trainer.steps_per_batch)
+            settings.prepare(
+                self.state.optimizer, steps=self.steps, examples=n, clip=self.trainer.clip,
+                model=self.outer if world > 1 else None,
+            )  # fmt: skip
         if not self.state.memory:
             self.state.memory = self.objective.begin()
         for name, kept in self.state.memory.items():
@@ -105,14 +114,22 @@ class Loop:
             group["lr"] = rate
             if momentum is not None:
                 group["momentum"] = momentum
-        state.optimizer.zero_grad(set_to_none=True)
         low = trainer.precision == "bfloat16"
+
+        def around() -> AbstractContextManager[Any]:
+            return torch.autocast(x.device.type, torch.bfloat16) if low else nullcontext()
+
+        seed, index, settings = _mixed(self.seed, state.step), self._mine(rows), trainer.optimizer
+        state.optimizer.zero_grad(set_to_none=True)
         with answerable(state.model):
-            with torch.autocast(x.device.type, torch.bfloat16) if low else nullcontext():
-                loss = self.objective(
-                    self.outer, x, y, seed=_mixed(self.seed, state.step), memory=state.memory, index=self._mine(rows)
-                )
-            loss.backward()
+            if isinstance(settings, WithAdversary):
+                step = Step(seed, state.memory, index, together(self.outer))
+                passes = Passes(self.objective, self.outer, settings, around, step)
+                loss = optimised(state.optimizer, passes, x, y, index)
+            else:
+                with around():
+                    loss = self.objective(self.outer, x, y, seed=seed, memory=state.memory, index=index)
+                loss.backward()
         if trainer.clean_pass:
             with torch.no_grad():
                 state.model(x)
@@ -121,13 +138,17 @@ class Loop:
         value, self.stopping = total / self.process.world, stops > 0
         if not math.isfinite(value):
             raise _diverged(f"a finite loss, got {value} in step {state.step + 1}")
-        if trainer.clip is not None:
-            nn.utils.clip_grad_norm_(state.model.parameters(), trainer.clip)
-        for _ in range(trainer.steps_per_batch):
-            state.optimizer.step()
+        if not isinstance(settings, WithAdversary):  # which has stepped already, and clipped
+            if trainer.clip is not None:
+                nn.utils.clip_grad_norm_(state.model.parameters(), trainer.clip)
+            for _ in range(trainer.steps_per_batch):
+                state.optimizer.step()
         if state.ema is not None:
             state.ema.update_parameters(state.model)
         state.sums["loss"] += value * len(rows)
+        if isinstance(settings, WithAdversary):
+            for name in ("gradients", "depth", "skipped"):
+                state.sums[name] = state.sums.get(name, 0.0) + getattr(state.optimizer.last, name)  # type: ignore[attr-defined]
         state.sums["examples"] += len(rows)
         if state.step % trainer.log_every == 0:
             event = {"event": "step", "step": state.step + 1, "of": self.steps, "loss": value, "lr": rate}
@@ -238,6 +259,7 @@ class Loop:
             "validation_examples": found.pop("validation_examples"),
             "seconds": seconds,
         } | found
+        row |= {name: state.sums[name] for name in ("gradients", "depth", "skipped") if name in state.sums}
         state.history.append(row)
         state.sums = {"loss": 0.0, "examples": 0.0}
         if not state.best or value > state.best["value"]:

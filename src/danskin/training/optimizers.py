@@ -53,5 +53,5 @@ class AdamW:
         return torch.optim.AdamW(parameters, self.lr, betas=self.betas, weight_decay=self.weight_decay)
 
 
-Optimizer = SGD | AdamW
-OPTIMIZERS: dict[str, type] = {"sgd": SGD, "adamw": AdamW}
+#: Optimisers that take one gradient a step.
+PLAIN: dict[str, type] = {"sgd": SGD, "adamw": AdamW}

@@ -15,10 +15,11 @@ from danskin.errors import InputError
 from danskin.inputs import class_numbers
 from danskin.training.loop import Loop
 from danskin.training.objective import Objective, inner_attack
-from danskin.training.optimizers import SGD, Optimizer
+from danskin.training.optimizers import SGD
 from danskin.training.overfitting import OverfittingWatch
 from danskin.training.process import Process, SingleProcess
 from danskin.training.schedules import OneCycle, Schedule
+from danskin.training.sharpness import Optimizer
 from danskin.training.state import TrainingState
 from danskin.training.validation import Select
 
@@ -68,7 +69,7 @@ class Trainer:
         epochs: passes over the training examples.
         batch_size: examples per step, over all processes; an incomplete last batch is left out, and of fewer
             examples all are taken.
-        optimizer: `SGD` or `AdamW`.
+        optimizer: `SGD`, `AdamW`, or one of `danskin.training.sharpness` around them, such as `WithSAM`.
         schedule: factor on the learning rate as a function of the share of training done.
         ema: decay of the averaged weights min(ema, (1 + t) / (10 + t)), which are then the ones evaluated and
             kept; None for none.
