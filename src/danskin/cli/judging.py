@@ -35,7 +35,7 @@ def evaluate(
     config, split, models, _ = _open(source, overrides, device, only)
     from danskin.run.train import evaluate_all
 
-    with Progress(config.trainer.epochs, quiet) as progress:
+    with Progress(lambda label: config.trainer_of(label).epochs, quiet) as progress:
         result = evaluate_all(config, split, models, progress.event)
     if out is not None:
         write_json(out, result)

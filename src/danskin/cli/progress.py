@@ -68,9 +68,14 @@ class _Shown:
 
 
 class Progress(_Shown):
-    """A bar on a terminal; a line per epoch elsewhere; nothing when quiet."""
+    """A bar on a terminal; a line per epoch elsewhere; nothing when quiet.
 
-    def __init__(self, epochs: int, quiet: bool) -> None:
+    Args:
+        epochs: of a model, by its label.
+        quiet: show nothing.
+    """
+
+    def __init__(self, epochs: Callable[[str], int], quiet: bool) -> None:
         super().__init__(quiet, counts=True)
         self.epochs = epochs
 
@@ -98,7 +103,7 @@ class Progress(_Shown):
         robust = "" if event["robust"] is None else f", robust {100 * event['robust']:.1f} %"
         robust += f" (worst class {100 * event['worst_class']:.1f} %)" if "worst_class" in event else ""
         text = (
-            f"{label}: epoch {event['epoch']}/{self.epochs}, loss {event['train_loss']:.3f}, "
+            f"{label}: epoch {event['epoch']}/{self.epochs(label)}, loss {event['train_loss']:.3f}, "
             f"clean {100 * event['clean']:.1f} %{robust}"
         )
         if self.terminal:

@@ -42,7 +42,7 @@ def train(
     with contextlib.ExitStack() as held:
         held.callback(runtime.close)
         record = _begun(config, resume, out, runs, runtime, held)
-        with Progress(config.trainer.epochs, quiet or not runtime.main) as progress:
+        with Progress(lambda label: config.trainer_of(label).epochs, quiet or not runtime.main) as progress:
             try:
                 result = run_training(config, record, runtime, progress.event)
             except KeyboardInterrupt:

@@ -49,6 +49,11 @@ def measured(plan: Plan, out: Path) -> dict[Key, dict[str, Any]]:
         for method, row in models.items():
             seconds = statistics.median(epoch["seconds"] for epoch in row["history"])
             add((case, method, "seconds per epoch", "-"), "seconds", seconds)
+            if any("gradients" in other["history"][-1] for other in models.values()):
+                steps = row["history"][-1]["step"]
+                for name, column in (("gradients", "gradients per step"), ("depth", "serial depth")):
+                    total = sum(epoch.get(name, 0) for epoch in row["history"])  # not counted for plain optimisers
+                    add((case, method, column, "-"), "number", total / steps if total else 1)
             for epoch in plan.early:
                 if epoch <= len(row["history"]) and (robust := row["history"][epoch - 1]["robust"]) is not None:
                     add((case, method, f"robust validation, epoch {epoch}", "-"), "share", robust)

@@ -14,7 +14,7 @@ from typing import Any
 from danskin.attacks import ATTACKS, Attack
 from danskin.errors import ConfigError, suggest
 from danskin.run.config import TrainConfig, config_of
-from danskin.run.recipe import read_mapping
+from danskin.run.recipe import merged, read_mapping
 from danskin.run.schema import build, plain
 
 #: Folders of the rows that can be reproduced, by the row's id.
@@ -134,22 +134,6 @@ def row_named(name: str) -> str:
             f"{suggest(name.upper(), [*FOLDERS, *SHOWN_BY, *STUDIES])}"
         )
     return known
-
-
-def merged(base: Any, over: Any) -> Any:
-    """`over` laid over `base`: mappings key by key, anything else replaced; so is a mapping that gets another name.
-
-    >>> merged({"a": {"name": "x", "b": 1}, "c": [1]}, {"a": {"b": 2}, "c": [2]})
-    {'a': {'name': 'x', 'b': 2}, 'c': [2]}
-    >>> merged({"a": {"name": "x", "b": 1}}, {"a": {"name": "y"}})
-    {'a': {'name': 'y'}}
-    """
-    if not isinstance(base, Mapping) or not isinstance(over, Mapping):
-        return over
-    if "name" in over and over["name"] != base.get("name"):
-        return dict(over)
-    both = dict(base) | dict(over)
-    return {k: merged(base[k], over[k]) if k in base and k in over else value for k, value in both.items()}
 
 
 def plan_of(name: str, scale: str = "smoke", seeds: int | None = None) -> Plan:

@@ -98,7 +98,7 @@ def do(task: Task, parent: int | None = None) -> None:
             parent is not None and os.getppid() != parent
         ):  # killed: nobody waits for this run, and another may resume it
             os._exit(errors_code("KeyboardInterrupt"))
-        text = None if task.quiet else line_of(event, config.trainer.epochs)
+        text = None if task.quiet else line_of(event, config.trainer_of(event["model"]).epochs)
         if text:
             print(f"{task.label}  {text}", file=sys.stderr, flush=True)
 

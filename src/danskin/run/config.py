@@ -17,7 +17,7 @@ from danskin.data.loading import spelled
 from danskin.errors import ConfigError, DanskinWarning, InputError, suggest
 from danskin.losses import LossName
 from danskin.minmax import Linf, Set
-from danskin.run.recipe import override, read_recipe
+from danskin.run.recipe import merged, override, read_recipe
 from danskin.run.schema import build, plain
 from danskin.training import (
     OBJECTIVES,
@@ -41,6 +41,7 @@ class DataConfig:
             as most released code does, which flatters the figures.
         train: use the first so many training examples only.
         test: use the first so many test examples only.
+        label_noise: share of the training labels that are replaced by another class, drawn from the run's seed.
         labels: "classes" 0..C-1, with a logit each; or "signs": two classes are -1 and +1, and a model has one output.
             Losses and attacks then take loss "logistic", "hinge" or "squared".
     """
@@ -51,6 +52,7 @@ class DataConfig:
     validation: int | Literal["test"] = 200
     train: int | None = None
     test: int | None = None
+    label_noise: float = 0.0
     labels: Literal["classes", "signs"] = "classes"
 
 
@@ -114,6 +116,7 @@ class TrainConfig:
         batchnorm: what BatchNorm and dropout do during the attack, for objectives in a list.
         loss: what the weights minimise, for objectives in a list.
         trainer: see `danskin.training.Trainer`.
+        trainers: by label, what is other for one of `objectives` than in `trainer`: an optimiser, more epochs.
         evaluation: see `EvaluationConfig`.
         seed: of weights, order, augmentation and attacks.
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
@@ -133,6 +136,7 @@ class TrainConfig:
     batchnorm: BatchNormMode = "eval"
     loss: LossName = "cross_entropy"
     trainer: Trainer = field(default_factory=Trainer)
+    trainers: dict[str, Trainer] = field(default_factory=dict)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     seed: int = 0
     device: str = "auto"
@@ -158,9 +162,18 @@ class TrainConfig:
                     DanskinWarning,
                     stacklevel=3,
                 )
+        for label in self.trainers:
+            if label not in self.objectives:
+                raise ConfigError(
+                    f"trainers: expected labels of objectives, got {label!r}; {suggest(label, self.objectives)}"
+                )
         for name in ("seed", "threads", "checkpoint_every"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name}: expected a number >= 0, got {getattr(self, name)}; use 0, 1, 2, ...")
+
+    def trainer_of(self, label: str) -> Trainer:
+        """How `label` is trained."""
+        return self.trainers.get(label, self.trainer)
 
     def objective(self, label: str) -> Objective:
         """The objective called `label`."""
@@ -172,7 +185,13 @@ class TrainConfig:
 
 
 def completed(node: dict[str, Any]) -> dict[str, Any]:
-    """A recipe whose objectives all say their attack and ball: those of the recipe where they name none."""
+    """A recipe whose objectives all say their attack and ball, and whose trainers say everything.
+
+    What they do not name is as in the recipe's own `attack` and `trainer`.
+    """
+    if isinstance(node.get("trainers"), Mapping):
+        trainers = {label: merged(node.get("trainer", {}), over) for label, over in node["trainers"].items()}
+        node = node | {"trainers": trainers}
     attack = node.get("attack", plain(TrainConfig().attack))
     attack = {"name": attack} if isinstance(attack, str) else attack
     objectives = node.get("objectives")

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import time
 
-import torch
-
-from danskin.data import to_float
 from danskin.run.config import TrainConfig
 from danskin.run.runtime import Runtime
+from danskin.run.steps import stepper
 from danskin.run.train import Split, load_split, new_model
 from danskin.training import inner_attack
 
@@ -18,9 +16,10 @@ def plan(config: TrainConfig) -> str:
     runtime = Runtime.start(config.device, config.threads)
     split = load_split(config.data, config.seed, runtime.device)
     n, lines, total = len(split.train[1]), [], 0.0
-    batch = min(config.trainer.batch_size, n)
-    steps = config.trainer.epochs * (n // batch)
     for label in config.objectives:
+        trainer = config.trainer_of(label)
+        batch = min(trainer.batch_size, n)
+        steps = trainer.epochs * (n // batch)
         seconds = seconds_per_step(config, label, split, batch)
         total += seconds * steps
         attack = inner_attack(config.objective(label))
@@ -33,10 +32,9 @@ def plan(config: TrainConfig) -> str:
 def seconds_per_step(config: TrainConfig, label: str, split: Split, batch: int) -> float:
     """The median of three steps after one to warm up, on a model that is thrown away."""
     x, y = (t[:batch] for t in split.train)
-    model, objective, times = new_model(config, split.data, x.device), config.objective(label), []
-    memory, places = objective.begin(), torch.arange(batch, device=x.device)
+    step, times = stepper(config, label, new_model(config, split.data, x.device), x, y, 4), []
     for i in range(4):
         started = time.perf_counter()
-        objective(model, to_float(x), y, seed=i, memory=memory, index=places).backward()
+        step(i)
         times.append(time.perf_counter() - started)
     return sorted(times[1:])[1]

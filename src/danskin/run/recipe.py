@@ -130,3 +130,19 @@ def override(node: dict[str, Any], assignments: typing.Iterable[str]) -> dict[st
                 del at[old]
         at[keys[-1]] = new
     return node
+
+
+def merged(base: Any, over: Any) -> Any:
+    """`over` laid over `base`: mappings key by key, anything else replaced; so is a mapping that gets another name.
+
+    >>> merged({"a": {"name": "x", "b": 1}, "c": [1]}, {"a": {"b": 2}, "c": [2]})
+    {'a': {'name': 'x', 'b': 2}, 'c': [2]}
+    >>> merged({"a": {"name": "x", "b": 1}}, {"a": {"name": "y"}})
+    {'a': {'name': 'y'}}
+    """
+    if not isinstance(base, Mapping) or not isinstance(over, Mapping):
+        return over
+    if "name" in over and over["name"] != base.get("name"):
+        return dict(over)
+    both = dict(base) | dict(over)
+    return {k: merged(base[k], over[k]) if k in base and k in over else value for k, value in both.items()}

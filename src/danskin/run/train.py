@@ -59,8 +59,21 @@ def load_split(config: DataConfig, seed: int, device: torch.device) -> Split:
     if config.labels == "signs" and len(data.classes) != 2:
         raise ConfigError(f"data.labels: expected two classes for signs, got {len(data.classes)}; leave it out")
     signs = config.labels == "signs"
+    if not 0 <= config.label_noise < 1:
+        raise ConfigError(f"data.label_noise: expected a share in [0, 1), got {config.label_noise}; 0 is none")
+    if config.label_noise:
+        y = with_noise(rest.y_train, config.label_noise, len(data.classes), seed)
+        pairs = ((rest.x_train, y), *pairs[1:])
     train, validation, test = ((x.to(device), (2 * y - 1 if signs else y).to(device)) for x, y in pairs)
     return Split(data, train, validation, test)
+
+
+def with_noise(y: Tensor, share: float, classes: int, seed: int) -> Tensor:
+    """Labels of which a share, drawn from a seed, is another class, each other one equally often."""
+    generator = torch.Generator().manual_seed(seed)
+    wrong = torch.rand(len(y), generator=generator) < share
+    other = (y.cpu() + torch.randint(1, classes, (len(y),), generator=generator)) % classes
+    return torch.where(wrong, other.to(y.dtype), y.cpu()).to(y.device)
 
 
 def new_model(config: TrainConfig, data: Dataset, device: torch.device) -> nn.Module:
@@ -134,7 +147,8 @@ def _train_one(
     model, last = new_model(config, split.data, runtime.device), folder / "last.pt"
     if config.model.weights is not None and not last.exists():
         checkpoint.load_weights(Path(config.model.weights).expanduser(), model)
-    state = config.trainer.start(model)
+    trainer = config.trainer_of(label)
+    state = trainer.start(model)
     torch.manual_seed(config.seed + runtime.rank)  # dropout; a checkpoint brings its own state
     if last.exists():
         saved = checkpoint.load(last)
@@ -152,7 +166,7 @@ def _train_one(
             checkpoint.save(last, {"state": now.state_dict(), "config": to_yaml(config)})
 
     with stop_between_steps() as stop:
-        config.trainer.fit(
+        trainer.fit(
             state,
             config.objective(label),
             split.train,
