@@ -80,9 +80,9 @@ def test_claims_speak_of_what_is_measured(row):
                     assert side["column"] in known and side["method"] in plan.names, claim["name"]
                     assert side.get("case", "") in plan.cases and side.get("weights", "-") in (*plan.weights, "-")
     for case, method, column, _ in claims.published:
-        plan = plan_of(row, "full")
-        assert case in plan.cases and method in plan.names
-        assert column.removesuffix(", worst class") in {c.name for c in plan.columns[case]}
+        plan = next(p for p in (plan_of(row, scale) for scale in ("full", "small")) if case in p.cases)
+        known = {c.name for c in plan.columns[case]} | {"seconds per epoch"}
+        assert method in plan.names and column.removesuffix(", worst class") in known
 
 
 def test_published_table_of_the_lecture():

@@ -6,7 +6,7 @@ from danskin.errors import ConfigError
 from danskin.recipes.rows import FOLDERS, SCALES, SHOWN_BY, Column, merged, plan_of
 from danskin.training import CFOL, AdversarialTraining, BETATraining, DDi
 
-ROWS = ["C4", "C8", "C10", "C14", "C15"]
+ROWS = ["C4", "C8", "C10", "C14", "C15", "D3"]
 
 
 def test_rows_of_the_lecture_have_recipes():
@@ -30,7 +30,7 @@ def test_every_row_resolves_at_every_scale(row, scale):
     if scale == "smoke":
         assert all(c.data.name == "digits" for c in plan.cases.values())
     if scale == "small":
-        assert all(c.data.name in ("mnist", "cifar10") for c in plan.cases.values())
+        assert all(c.data.name in ("mnist", "fashion_mnist", "cifar10") for c in plan.cases.values())
 
 
 def test_the_table_of_the_lecture_has_its_rows_and_columns():

@@ -51,8 +51,10 @@ def collected() -> dict[str, Any]:
 
 def template() -> list[Row]:
     """Min over x, max over y in Y of Phi(x, y): who is who, for every class that says so."""
+    from danskin.optim import SHARPNESS_AWARE
+
     found = []
-    for kind, table in tables().items():
+    for kind, table in (tables() | {"optimizers": SHARPNESS_AWARE}).items():
         for name, thing in table.items():
             who = getattr(thing, "template", None)
             if who is not None and hasattr(thing, "moves"):
