@@ -8,6 +8,7 @@ table.md, figures/ and report.html.
 from __future__ import annotations
 
 import math
+import re
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -336,4 +337,4 @@ def _drawn(study: Study, result: Mapping[str, Any]) -> Iterator[Drawn]:
 
 
 def _name(case: str) -> str:
-    return "".join(c if c.isalnum() else "-" for c in case.lower())
+    return re.sub("[^a-z0-9]+", "-", case.lower()).strip("-")

@@ -40,7 +40,7 @@ def phase_portrait(
         where, push = arrows
         size = np.linalg.norm(push, axis=1, keepdims=True)
         unit = push / np.where(size > 0, size, 1)
-        axes.quiver(*where.T, *unit.T, color=LINE, scale=32, width=0.004, headwidth=4.5, pivot="mid", zorder=0)
+        axes.quiver(*where.T, *unit.T, color=LINE, scale=24, width=0.005, headwidth=4.5, pivot="mid", zorder=0)
         for cycle in cycles:
             angle = np.linspace(0, 2 * np.pi, 181)
             ring = np.asarray(solutions[0])[:, None] + cycle["radius"] * np.stack([np.cos(angle), np.sin(angle)])

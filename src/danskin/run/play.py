@@ -309,7 +309,7 @@ def figures(play: Play, result: Mapping[str, Any], runs: Mapping[str, Trajectory
     return out
 
 
-def arrows(game: Game, n: int = 19) -> tuple[Any, Any]:
+def arrows(game: Game, n: int = 13) -> tuple[Any, Any]:
     """(points (n*n, 2), -F there) on a grid over the game's view."""
     low, high = game.view
     axis = torch.linspace(low, high, n, dtype=torch.float64)
