@@ -11,6 +11,7 @@ def test_a_play_writes_its_folder_and_warns_of_what_attracts(cli, tmp_path):
     done = cli(*words, "--steps", "1500", "--starts", "3", "--out", tmp_path / "one")
     assert done.code == 0, done.err
     assert "forsaken(shift=0.45)" in done.out and "0.08063" in done.out and "3 cycle" in done.out
+    assert "L = 12.403, weak Minty rho at most -1.52" in done.out
     assert "extragradient with step 0.08063: 3 of 3 starts: circles where F is not 0" in done.err
     assert "no equilibrium: a player gains by moving" in done.err
     found = json.loads((tmp_path / "one/result.json").read_text())

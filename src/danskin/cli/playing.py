@@ -61,10 +61,13 @@ def _show(result: dict[str, Any], folder: Path) -> None:
     console = Console()
     if not console.is_terminal:
         console = Console(width=200)
-    told = ", ".join(f"{k}={v}" for k, v in result["parameters"].items() if not isinstance(v, list))
-    typer.echo(f"{result['game']}({told}): {result['says']}")
+    settings = ", ".join(f"{k}={v}" for k, v in result["parameters"].items() if not isinstance(v, list))
+    typer.echo(f"{result['game']}({settings}): {result['says']}")
     constants = [("L", result["lipschitz"]), ("weak Minty rho", result["weak_minty"])]
-    typer.echo(", ".join(f"{n} = {v:.5g}" for n, v in constants if v is not None) or "no constants known")
+    told = [f"{name} = {value:.5g}" for name, value in constants if value is not None]
+    if result["weak_minty_on_grid"] is not None:
+        told.append(f"weak Minty rho at most {result['weak_minty_on_grid']:.5g} (on a grid)")
+    typer.echo(", ".join(told) or "no constants known")
     table = Table(title=f"{result['starts']} starts, {result['steps']} steps", title_justify="left")
     gap = any(found["gap"] for found in result["solvers"].values())
     far = any(found["distance"] for found in result["solvers"].values())

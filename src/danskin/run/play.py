@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 import typing
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from danskin.errors import ConfigError, MissingError, suggest
 from danskin.files import make_folder, write_atomically, write_json, write_text
-from danskin.games import GAMES, AlmostBilinear, Game
+from danskin.games import GAMES, AlmostBilinear, Game, weak_minty_on
 from danskin.games.certificates import certificate
 from danskin.minmax import SOLVERS, Outcome, Trajectory, duality_gap, outcomes, residual, run_solver
 from danskin.minmax.dynamics import resolve_step
@@ -162,7 +163,7 @@ def _read_matrix(path: Path) -> list[list[float]]:
 
 
 def played(play: Play, out: Path, listen: Callable[[str, int], None] = lambda solver, t: None) -> dict[str, Any]:
-    """Run a play and write its folder: result.json, points.npz, environment.json and figures/.
+    """Run a play and write its folder: result.json, points.npz, command.txt, environment.json, figures/.
 
     Returns:
         What result.json holds.
@@ -187,6 +188,7 @@ def played(play: Play, out: Path, listen: Callable[[str, int], None] = lambda so
         "says": (type(play.game).__doc__ or "").split("\n")[0],
         "lipschitz": saddle.lipschitz,
         "weak_minty": play.game.weak_minty,
+        "weak_minty_on_grid": _weak_minty_on_grid(play.game),
         "solutions": None if known is None else known.tolist(),
         "cycles": [{"radius": c.radius, "attracts": c.attracts} for c in play.game.cycles],
         "starts": play.starts,
@@ -195,6 +197,7 @@ def played(play: Play, out: Path, listen: Callable[[str, int], None] = lambda so
         "solvers": {name: _numbers_of(play, name, run) for name, run in runs.items()},
     }
     make_folder(out)
+    write_text(out / "command.txt", " ".join(sys.argv) + "\n")
     write_json(out / "environment.json", environment())
     arrays = {f"{name}.points": run.points[:, :SHOWN].float().numpy() for name, run in runs.items()}
     arrays |= {f"{name}.times": run.times.numpy() for name, run in runs.items()}
@@ -238,6 +241,15 @@ def _numbers_of(play: Play, name: str, run: Trajectory) -> dict[str, Any]:
     if isinstance(play.game, AlmostBilinear) and name in _TURNS and resolved is not None:
         found["predicted_radius"] = play.game.spurious_radius(resolved, _TURNS[name])
     return found
+
+
+def _weak_minty_on_grid(game: Game, n: int = 401) -> float | None:
+    """An upper bound of the weak Minty parameter in the game's view, where none is known in closed form."""
+    known = game.solutions
+    if game.weak_minty is not None or game.dimension != 2 or known is None:
+        return None
+    axis = torch.linspace(*game.view, n, dtype=torch.float64)
+    return weak_minty_on(game.saddle(), known[0], torch.cartesian_prod(axis, axis))
 
 
 #: Whether a step turns outwards on a rotation, for the law of the spurious cycle.

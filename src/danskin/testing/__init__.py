@@ -8,6 +8,7 @@ Everything here raises `AssertionError` with what was expected and what came; no
 
 from danskin.testing import models, oracles
 from danskin.testing.attacks import ATTACK_CHECKS, check_attack
+from danskin.testing.certificates import worst_case
 from danskin.testing.optimizers import OPTIMIZER_CHECKS, check_optimizer, check_optimizer_in_processes
 from danskin.testing.sets import SET_CHECKS, check_set
 from danskin.testing.solvers import SOLVER_CHECKS, check_solver
@@ -26,4 +27,5 @@ __all__ = [
     "check_suite",
     "models",
     "oracles",
+    "worst_case",
 ]
