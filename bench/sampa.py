@@ -146,7 +146,7 @@ def main() -> None:
         "",
         f"Written by `bench/sampa.py`: a CNN of {parameters:,} parameters with BatchNorm, 28x28 inputs, torch "
         f"{torch.__version__}, gloo, one thread a process; {words.rounds} rounds of {words.steps} steps, rows in a new "
-        f"order in each; load at start and end {load[0]:.1f} and {os.getloadavg()[0]:.1f}. Ratios are paired in rounds: "
+        f"order in each; load at start and end {load[0]:.1f}, {os.getloadavg()[0]:.1f}. Ratios are paired in rounds: "
         "median (least, most).",
         "",
         "| batch | row | ms a step, median (least) | time / SAM on one process | |",

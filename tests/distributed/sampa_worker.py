@@ -8,8 +8,11 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn import functional as F
 
-from danskin import InputError
+from danskin import FGSM, AdversarialTraining, InputError, Linf, Trainer
 from danskin.optim import SAMPa
+from danskin.run.runtime import Runtime
+from danskin.training import SGD as TrainSGD
+from danskin.training.sharpness import WithSAMPa
 
 torch.set_num_threads(1)
 
@@ -40,7 +43,24 @@ def trained(lam, steps, group=None, pair=0):
     return {"state": model.state_dict(), "losses": losses, "last": vars(opt.last)}
 
 
+def by_trainer(process=None):
+    """Adversarial training of the trainer under SAMPa, on a batch that two processes both have."""
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.rand(48, 1, 8, 8, generator=generator), torch.arange(48) % 3
+    trainer = Trainer(epochs=2, batch_size=12, optimizer=WithSAMPa(TrainSGD(0.05)))
+    state = trainer.start(network())
+    attack = AdversarialTraining(FGSM(Linf(0.1)))
+    trainer.fit(state, attack, (x[:36], y[:36]), (x[36:], y[36:]), process=process)
+    rows = [{k: v for k, v in row.items() if k not in ("seconds", "depth")} for row in state.history]
+    return {"state": state.model.state_dict(), "history": rows}
+
+
 def main(folder, case):
+    if case == "trainer":
+        runtime = Runtime.start("cpu")
+        torch.save(by_trainer(runtime), Path(folder) / f"{runtime.rank}.pt")
+        runtime.close()
+        return
     dist.init_process_group("gloo")
     rank, found = dist.get_rank(), {}
     group = dist.group.WORLD

@@ -22,6 +22,14 @@ def test_two_processes_are_one_in_every_bit(tmp_path, meeting):
             assert rank[lam]["last"]["depth"] == 1 and one["last"]["depth"] == 2 and not rank[lam]["last"]["skipped"]
 
 
+def test_the_trainer_on_two_processes_is_the_trainer_on_one(tmp_path, meeting):
+    two = together(sampa_worker.__file__, tmp_path, meeting(), "trainer")
+    torch.set_num_threads(1)
+    one = sampa_worker.by_trainer()
+    for rank in two:
+        assert same(rank["state"], one["state"]) and rank["history"] == one["history"]
+
+
 def test_an_odd_number_of_processes(tmp_path, meeting):
     for found in together(sampa_worker.__file__, tmp_path, meeting(), "odd", count=1):
         assert "expected an even number of processes, one for each of two gradients, got 1" in found["error"]

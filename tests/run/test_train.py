@@ -288,6 +288,29 @@ def test_kill_9_loses_nothing(seed, tmp_path, cli, small, numbers):
     same(folder, whole, numbers)
 
 
+SEVERAL = ["sam", "asam", "gsam", "friendlysam", "looksam", "aesam", "esam", "bisam", "saf", "mesa", "sampa"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SEVERAL)
+def test_kill_9_under_every_optimiser(name, tmp_path, cli, small, numbers):
+    """Killed inside an epoch: what the optimiser keeps is there again, bit for bit."""
+    words = [
+        *small,
+        f"trainer.optimizer.name={name}",
+        "trainer.optimizer.base={name: sgd, lr: 0.05}",
+        "trainer.epochs=4",
+    ]
+    whole, folder = tmp_path / "whole", tmp_path / "cut"
+    assert cli(*words, "checkpoint_every=1", "--out", whole).code == 0
+    process = start([*words, "checkpoint_every=1"], folder)
+    send_after(process, folder, signal.SIGKILL, 6, 0.02)
+    assert process.returncode == -signal.SIGKILL
+    check_files(folder)
+    assert cli("train", "--resume", folder, "-q").code == 0
+    same(folder, whole, numbers)
+
+
 def test_kill_9_once(tmp_path, cli, small, numbers, whole):
     folder = tmp_path / "cut"
     process = start([*small, "checkpoint_every=2"], folder)

@@ -26,6 +26,7 @@ from danskin import (
     Trainer,
 )
 from danskin.training import OPTIMIZERS, SGD, AdamW, Constant
+from danskin.training.passes import check_goes_with
 from danskin.training.sharpness import WithAdversary, WithESAM, WithGSAM, WithLookSAM, WithSAF, WithSAM, WithSAMPa
 from danskin.training.trainer import Hooks
 
@@ -180,6 +181,19 @@ def test_the_radius_of_gsam_is_that_of_the_schedule():
 def test_what_does_not_go_together(settings, objective, more, message):
     with pytest.raises(InputError, match=message):
         trained(settings, objective, 1, **more)
+
+
+@pytest.mark.parametrize(
+    ("settings", "objective", "world", "message"),
+    [
+        (WithSAF(), StandardTraining(), 2, "WithSAF: expected one process, got 2"),
+        (WithSAMPa(), StandardTraining(), 4, "WithSAMPa: expected one process or two, one for each gradient, got 4"),
+        (WithSAMPa(), OBJECTIVES["cfol"], 2, "expected an objective that keeps nothing from step to step on two"),
+    ],
+)
+def test_numbers_of_processes(settings, objective, world, message):
+    with pytest.raises(InputError, match=message):
+        check_goes_with(settings, settings(net().parameters()), objective, world, 1)
 
 
 @pytest.mark.parametrize(

@@ -78,18 +78,32 @@ class SAMPa(Wrapper):
             raise InputError(f"SAMPa.lam: expected a share in [0, 1], got {lam!r}; 0.2 is usual")
         if clip is not None and not clip > 0:
             raise InputError(f"SAMPa.clip: expected a norm above 0, got {clip!r}; leave it out for no clipping")
-        if group is not None and model is None:
+        self.lam, self.model, self.clip = float(lam), model, clip
+        self.pair: Pair | None = None
+        if group is not None:
+            self.join(group, model)
+        self.last: StepInfo | None = None
+        self._told("sampa_steps", 0)
+        self._told("sampa_skipped", 0)
+
+    def join(self, group: Any, model: nn.Module | None) -> None:
+        """Take one of the two gradients from now on, and the other one from a partner; every process calls it.
+
+        Args:
+            group: of even size.
+            model: the raw module.
+
+        Raises:
+            InputError: an odd number of processes, no module, or a wrapped one.
+        """
+        if model is None:
             raise InputError("SAMPa.model: expected the raw module with group=, whose buffers are exchanged, got None")
         if isinstance(model, nn.parallel.DistributedDataParallel):
             raise InputError(
                 "SAMPa.model: expected the raw module, got DistributedDataParallel, whose gradients are averages; "
                 "SAMPa exchanges them itself"
             )
-        self.lam, self.model, self.clip = float(lam), model, clip
-        self.pair = Pair(group) if group is not None else None
-        self.last: StepInfo | None = None
-        self._told("sampa_steps", 0)
-        self._told("sampa_skipped", 0)
+        self.model, self.pair = model, Pair(group)
 
     @property
     def steps(self) -> int:

@@ -22,6 +22,7 @@ from danskin.attacks.guard import as_found
 from danskin.callables import answerable
 from danskin.data import batch_indices, crop_flip, draw_crop_flip, to_float
 from danskin.errors import DanskinWarning, DivergenceError, InputError
+from danskin.optim import SAMPa
 from danskin.training.objective import Objective, Step, inner_attack
 from danskin.training.passes import Passes, check_goes_with, optimised
 from danskin.training.process import Process, part_of, together
@@ -62,7 +63,8 @@ class Loop:
         self.batch = min(batch, n - n % world)
         if self.batch == 0:
             raise InputError(f"fit: expected at least {world} training examples, got {n}; use fewer processes")
-        self.outer = self.process.wrap(self.state.model)
+        self.paired = isinstance(self.state.optimizer, SAMPa) and world == 2  # both have the whole batch
+        self.outer = self.state.model if self.paired else self.process.wrap(self.state.model)
         self.judge = Validation(self.objective, self.validation, self.monitor, self.trainer.select, self.process)
         self.steps = self.trainer.epochs * (n // self.batch) * self.objective.replays
         if self.objective.horizon >= self.steps:
@@ -188,7 +190,7 @@ class Loop:
     @property
     def _part(self) -> slice:
         """The places in a batch that are this process's."""
-        return part_of(self.process)
+        return slice(None) if self.paired else part_of(self.process)
 
     def _mine(self, rows: Tensor) -> Tensor:
         return rows[self._part].to(self.train[1].device)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from danskin.errors import InputError
-from danskin.optim import SAMPa
+from danskin.optim import SAF, SAMPa
 from danskin.optim.per_example import PerExample
 from danskin.training.objective import Found, Memory, Model, Objective, Step, logits_at, outer_loss, trainable_loss
 from danskin.training.objectives import AdversarialTraining, StandardTraining
@@ -127,11 +127,17 @@ def check_goes_with(settings: WithAdversary, optimizer: Any, objective: Objectiv
         )
     if isinstance(optimizer, PerExample):
         per_example_loss(objective)
-    sampa = "; danskin.optim.SAMPa(group=) runs on pairs of processes in a loop of your own"
-    if world > 1 and type(optimizer).__name__ in ("SAF", "SAMPa"):
+    if world > 1 and isinstance(optimizer, SAF):
+        raise InputError(f"{name}: expected one process, got {world}; each would remember its own examples only")
+    if world > 2 and isinstance(optimizer, SAMPa):
         raise InputError(
-            f"{name}: expected one process, got {world}; each would remember its own batches only"
-            + (sampa if isinstance(optimizer, SAMPa) else "")
+            f"{name}: expected one process or two, one for each gradient, got {world}; danskin.optim.SAMPa(group=) "
+            "runs on several pairs in a loop of your own"
+        )
+    if world > 1 and isinstance(optimizer, SAMPa) and objective.begin():
+        raise InputError(
+            f"{name}: expected an objective that keeps nothing from step to step on two processes, got "
+            f"{type(objective).__name__}; train it on one"
         )
 
 

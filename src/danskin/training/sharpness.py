@@ -236,7 +236,7 @@ class WithMESA(WithAdversary):
 
 @dataclass(frozen=True)
 class WithSAMPa(WithAdversary):
-    """`danskin.optim.SAMPa`, both gradients one after the other on one process.
+    """`danskin.optim.SAMPa`; both gradients one after the other on one process, at once on two (torchrun).
 
     Lecture: rows D2 and D3.
     """
@@ -251,8 +251,10 @@ class WithSAMPa(WithAdversary):
         return optim.SAMPa(base, self.rho, self.lam)
 
     def prepare(self, optimizer: Any, *, steps: int, examples: int, clip: float | None, model: Any) -> None:
-        """Clipping is its only option here."""
+        """Two processes are a pair: each takes one of the gradients of the whole batch."""
         optimizer.clip = clip
+        if torch.distributed.is_available() and torch.distributed.is_initialized() and model is not None:
+            optimizer.join(torch.distributed.group.WORLD, model)
 
 
 Optimizer = SGD | AdamW | WithAdversary
