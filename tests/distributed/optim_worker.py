@@ -46,8 +46,8 @@ def batch(step, runtime):
     return x[part], x.prod(1)[part]
 
 
-def closure_of(model, step, runtime, factor=1.0):
-    x, y = batch(step, runtime)
+def closure_of(model, step, runtime, factor=1.0, rows=slice(None)):
+    x, y = (t[rows] for t in batch(step, runtime))
 
     def closure():
         loss = F.mse_loss(model(x)[:, 0], y)
@@ -104,6 +104,19 @@ def in_replicas(runtime):
         opt = make(base(raw), model=model)
         taken = walked(model, opt, runtime)
         found[name] = {"weights": full(raw.parameters()), "norm": opt.last.norm, "taken": taken}
+    return found
+
+
+def in_parts(runtime):
+    """Each process takes its half of a batch in two micro-batches."""
+    found = {}
+    for kind in ("shards", "replicas"):
+        raw = network()
+        model = sharded(raw, runtime) if kind == "shards" else runtime.wrap(raw)
+        opt = METHODS["sam"](base(raw), model=model)
+        for step in range(STEPS):
+            opt.step([closure_of(model, step, runtime, rows=rows) for rows in (slice(0, 3), slice(3, 6))])
+        found[kind] = {"weights": full(raw.parameters()), "taken": opt.last.gradients}
     return found
 
 
@@ -177,6 +190,7 @@ def work(runtime, folder=None):
     found = {"shards": in_shards(runtime)}
     if runtime.world > 1:
         found |= {"replicas": in_replicas(runtime), "local": local_shifts(runtime), "bad": not_finite(runtime)}
+        found["parts"] = in_parts(runtime)
         found["checkpoint"] = checkpointed(runtime, folder)
         for make in METHODS.values():
             check_optimizer_in_processes(lambda raw, model, make=make: make(base(raw), model=model))

@@ -46,6 +46,13 @@ def test_the_two_hold_the_same_weights_bit_for_bit(two, method, kind):
     assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
+@pytest.mark.parametrize("kind", ["shards", "replicas"])
+def test_micro_batches_on_two_processes_walk_the_path_of_one(two, one, kind):
+    for found in two:
+        close(found["parts"][kind]["weights"], one["sam"]["weights"], 1e-10)
+        assert found["parts"][kind]["taken"] == 2
+
+
 def test_the_adversary_matters(one):
     """Otherwise the tests above would compare plain descent with itself; AE-SAM takes both kinds of steps."""
     for method in METHODS:

@@ -90,6 +90,29 @@ def test_the_checkpoint_of_a_plain_base_goes_on(method):
     assert opt.steps == 3
 
 
+@every
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+def test_a_distributed_checkpoint_of_several_bases_goes_on(method, tmp_path):
+    dcp = pytest.importorskip("torch.distributed.checkpoint")
+    from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+
+    def several(model):
+        matrices = [p for p in model.parameters() if p.ndim == 2]
+        rest = [p for p in model.parameters() if p.ndim < 2]
+        return METHODS[method]([torch.optim.SGD(matrices, 0.1, momentum=0.9), torch.optim.AdamW(rest, lr=0.01)])
+
+    model, later = network(), network(seed=3)
+    opt, again = several(model), several(later)
+    run(model, opt, 4)
+    weights, state = get_state_dict(model, opt)
+    dcp.save({"model": weights, "opt": state}, checkpoint_id=tmp_path, no_dist=True)
+    run(model, opt, 3, first=4)
+    weights, state = get_state_dict(later, again)
+    dcp.load({"model": weights, "opt": state}, checkpoint_id=tmp_path, no_dist=True)
+    set_state_dict(later, again, model_state_dict=weights, optim_state_dict=state)
+    assert same(everything(model), everything(run(later, again, 3, first=4)))
+
+
 @pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
 def test_a_distributed_checkpoint_that_was_not_read_whole(tmp_path):
     """torch.distributed.checkpoint leaves all state out, in silence, where gradients are set and there is none yet."""
