@@ -101,6 +101,8 @@ def _describe(kind: str, name: str, thing: Any) -> str:
 
 
 def _settings(cls: Any) -> str:
+    if not dataclasses.is_dataclass(cls):
+        return "\n".join(f"  {parameter}" for parameter in inspect.signature(cls).parameters.values()) or "  none"
     lines = []
     for f in dataclasses.fields(cls):
         made = f.default_factory() if f.default_factory is not dataclasses.MISSING else None

@@ -25,6 +25,7 @@ def tables() -> dict[str, dict[str, Any]]:
     from danskin.losses import LOSSES
     from danskin.minmax import SOLVERS
     from danskin.models import MODELS
+    from danskin.optim.games import GAME_OPTIMIZERS
     from danskin.run.recipe import RECIPES
     from danskin.run.schema import CHOICES
 
@@ -37,6 +38,7 @@ def tables() -> dict[str, dict[str, Any]]:
         "solvers": dict(SOLVERS),
     }
     found: dict[str, dict[str, Any]] = own | {kind: dict(table) for kind, table in CHOICES.items()}
+    found["optimizers"] |= GAME_OPTIMIZERS
     return dict(sorted(found.items()))
 
 
@@ -52,9 +54,10 @@ def collected() -> dict[str, Any]:
 def template() -> list[Row]:
     """Min over x, max over y in Y of Phi(x, y): who is who, for every class that says so."""
     from danskin.optim import SHARPNESS_AWARE
+    from danskin.optim.games import GAME_OPTIMIZERS
 
     found = []
-    for kind, table in (tables() | {"optimizers": SHARPNESS_AWARE}).items():
+    for kind, table in (tables() | {"optimizers": SHARPNESS_AWARE | GAME_OPTIMIZERS}).items():
         for name, thing in table.items():
             who = getattr(thing, "template", None)
             if who is not None and hasattr(thing, "moves"):

@@ -281,3 +281,13 @@ class OptimisticAdam(Optimistic):
 
     def __init__(self, params: Any, **options: Any) -> None:
         super().__init__(torch.optim.Adam(params, **options))
+
+
+#: By the name that `danskin list optimizers` calls them. They are for two players and stand in no training recipe.
+GAME_OPTIMIZERS = {
+    "extra_adam": ExtraAdam,
+    "optimistic_adam": OptimisticAdam,
+    "extragrad": Extragrad,
+    "optimistic_step": Optimistic,
+    "lookahead_minmax": LookaheadMinmax,
+}
