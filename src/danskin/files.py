@@ -6,11 +6,19 @@ import contextlib
 import json
 import os
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
 from danskin.errors import CheckpointError, ConfigError, MissingError
+
+
+def new_folder(root: Path) -> Path:
+    """A name in a folder that nothing has yet: the time, and a number where that is taken. It is not made."""
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+    names = [stamp, *(f"{stamp}-{k}" for k in range(2, 1000))]
+    return next(root / name for name in names if not (root / name).exists())
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:

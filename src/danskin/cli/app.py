@@ -260,6 +260,42 @@ def play(
     playing.play(game, words or [], solver or ["gda", "extragradient"], step, steps, starts, seed, out, as_json, quiet)
 
 
+@app.command()
+def sharpness(
+    sources: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Folders of runs, or .safetensors files that danskin wrote.")
+    ],
+    split: Annotated[str, typer.Option(help="train (what was minimised) or test.")] = "train",
+    n: Annotated[int, typer.Option("--examples", "--n", help="The first N examples.", min=1)] = 1000,
+    radius: Annotated[str, typer.Option(help="Of the shift of all weights, in l2.")] = "0.05",
+    adaptive_radius: Annotated[str, typer.Option(help="Of the shift relative to each weight.")] = "0.5",
+    m: Annotated[int, typer.Option(help="Examples in a group with a worst shift of its own.", min=1)] = 64,
+    steps: Annotated[int, typer.Option(help="Ascent steps of the thorough search.", min=1)] = 10,
+    eigenvalues: Annotated[int, typer.Option(help="How many of the largest.", min=1)] = 3,
+    draws: Annotated[int, typer.Option(help="Random vectors for the trace.", min=2)] = 50,
+    lines: Annotated[int, typer.Option(help="Random directions of the figure.", min=1)] = 5,
+    span: Annotated[str, typer.Option(help="How far along them, in lengths of the weights.")] = "1",
+    points: Annotated[int, typer.Option(help="On a line, odd.", min=3)] = 21,
+    plane: Annotated[int, typer.Option(help="Points on a side of a plane, odd; 0: no plane.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Of groups, vectors and directions.")] = 0,
+    batch_size: Annotated[int, typer.Option(help="Examples in a pass.", min=1)] = 256,
+    device: Device = "auto",
+    out: Annotated[Path | None, typer.Option(help="Folder; default runs/sharpness/TIME.")] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """How sharp are the minima? Hessian eigenvalues, trace, m-sharpness and loss surfaces of trained runs, compared."""
+    from danskin.cli import sharp
+
+    sharp.sharpness(
+        sources,
+        {"split": split, "examples": n, "radius": radius, "adaptive_radius": adaptive_radius, "m": m, "steps": steps,
+         "eigenvalues": eigenvalues, "draws": draws, "lines": lines, "span": span, "points": points, "plane": plane,
+         "seed": seed, "batch_size": batch_size},
+        device, out, as_json, quiet,
+    )  # fmt: skip
+
+
 @app.command("list")
 def list_(
     kind: Annotated[

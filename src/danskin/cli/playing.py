@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +23,11 @@ def play(
     quiet: bool,
 ) -> None:
     """Run solvers on a game; table on stdout, warnings on stderr."""
-    from danskin.files import check_folder
+    from danskin.files import check_folder, new_folder
     from danskin.run.play import play_of, played, spurious
 
     chosen = play_of(game, solvers, [*words, *([f"step_size={step}"] if step else [])], steps, starts, seed)
-    folder = out or _new_folder(Path("runs") / "play" / game)
+    folder = out or new_folder(Path("runs") / "play" / game)
     check_folder(folder)
     shown = sys.stderr.isatty() and not quiet
 
@@ -46,12 +45,6 @@ def play(
     if not quiet:
         for sentence in spurious(result):
             print(f"danskin: warning: {sentence}", file=sys.stderr)
-
-
-def _new_folder(root: Path) -> Path:
-    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
-    names = [stamp, *(f"{stamp}-{k}" for k in range(2, 1000))]
-    return next(root / name for name in names if not (root / name).exists())
 
 
 def _show(result: dict[str, Any], folder: Path) -> None:
