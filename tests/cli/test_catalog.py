@@ -33,7 +33,7 @@ def test_the_page_of_rows_is_written_from_them():
 
 def test_every_row_is_there():
     wanted = [f"{part}{k}" for part, last in (("A", 2), ("B", 9), ("C", 16)) for k in range(1, last + 1)]
-    assert [row["name"] for row in ROWS] == [*wanted, "D1", "D2", "D3", "D4", "G1", "G2"]
+    assert [row["name"] for row in ROWS] == [*wanted, "D1", "D2", "D3", "D4", "D5", "G1", "G2"]
     named = {row for row in wanted if row not in {r["name"] for r in ROWS if r["code"]}}
     assert named <= {"B9", "C9"}  # pages, not classes
 
@@ -50,6 +50,8 @@ def test_the_command_of_a_row_is_understood(row):
         assert play_of(words[1], solvers, [w for w in words[2:] if "=" in w], None, 1, 0)
     elif words[0] == "reproduce":
         assert (study_of if words[1] in STUDIES else plan_of)(words[1]).title
+    elif words[0] == "sharpness":
+        assert words[1:] == ["RUN"]
     else:
         assert words[0] == "list" and (words[1] == "--template" or catalog.listing(words[1]))
 
