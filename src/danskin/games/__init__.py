@@ -2,6 +2,8 @@
 
 from danskin.games.finite import MATRICES, MatrixGame
 from danskin.games.game import Cycle, Game, newton, weak_minty_on
+from danskin.games.mixed import MIXED_GAMES, Domain, MixedGame
+from danskin.games.particles import Gap, Measure, Played, WassersteinFisherRao, gap_of
 from danskin.games.zoo import (
     AlmostBilinear,
     Bilinear,
@@ -31,18 +33,26 @@ GAMES: dict[str, type[Game]] = {
 __all__ = [
     "GAMES",
     "MATRICES",
+    "MIXED_GAMES",
     "AlmostBilinear",
     "Bilinear",
     "ConstrainedBilinear",
     "Cycle",
+    "Domain",
     "Forsaken",
     "Game",
+    "Gap",
     "GlobalForsaken",
     "MatrixGame",
+    "Measure",
+    "MixedGame",
+    "Played",
     "PolarGame",
     "Quartic",
     "ScaledBilinear",
+    "WassersteinFisherRao",
     "WeakMinty",
+    "gap_of",
     "newton",
     "weak_minty_on",
 ]
