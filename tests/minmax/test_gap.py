@@ -1,12 +1,13 @@
 """Gaps are at least 0, exact where they say so, and 0 at equilibria; what attracts is told."""
 
+import dataclasses
 import math
 
 import pytest
 import torch
 
 from danskin.errors import InputError
-from danskin.games import GAMES, AlmostBilinear, Bilinear, Forsaken, MatrixGame, PolarGame, Quartic
+from danskin.games import GAMES, AlmostBilinear, Bilinear, ConstrainedBilinear, Forsaken, MatrixGame, PolarGame, Quartic
 from danskin.minmax import (
     GDA,
     L1,
@@ -186,6 +187,12 @@ def test_outcomes_are_told_apart():
     assert ended(PolarGame(1.0).saddle(), Extragradient()) is Outcome.SOLUTION  # no payoff: not decided
     hill = Saddle.of(lambda x, y: (x - 2).square().sum(1) - (y + 2).square().sum(1), 1, Linf(1.0))
     assert ended(hill, GDA(0.1)) is Outcome.SOLUTION  # on the boundary, second order decides nothing
+    circle = run_solver(PolarGame(1.0).saddle(), Extragradient(), z * 2, 2000)
+    assert outcomes(PolarGame(1.0).saddle(), circle) == [Outcome.CYCLE]
+    wanders = dataclasses.replace(circle, noisy=True)  # what is seen through noise may go round without a cycle of F
+    assert outcomes(PolarGame(1.0).saddle(), wanders) == [Outcome.MOVING]
+    noisy = ConstrainedBilinear(0.3)
+    assert run_solver(noisy.saddle(), Extragradient(0.5), noisy.starts(4), 40, seed=0).noisy
     assert Outcome.CYCLE.spurious and Outcome.NOT_NASH.spurious and not Outcome.EQUILIBRIUM.spurious
 
 

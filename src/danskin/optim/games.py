@@ -17,6 +17,7 @@ The same rules as pure steps on an operator are in `danskin.minmax.dynamics`. Le
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from danskin.errors import InputError
+from danskin.minmax import lists
 from danskin.minmax.dynamics import PLAYERS
 from danskin.optim.wrapper import Wrapper
 
@@ -43,8 +45,7 @@ class _Game(Wrapper):
 
     def _finite(self) -> bool:
         """Whether all gradients are; one answer, read once."""
-        norms = [torch.linalg.vector_norm(p.grad) for p in self._moving() if p.grad is not None]
-        return not norms or bool(torch.stack([n.to(norms[0].device) for n in norms]).isfinite().all())
+        return math.isfinite(lists.norm([p.grad for p in self._moving() if p.grad is not None]))
 
     def _run(self, closure: Closure) -> Any:
         """Fresh gradients of the closure; what it returns."""
