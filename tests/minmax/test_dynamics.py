@@ -286,3 +286,18 @@ def test_a_thousand_starts_diverge_and_converge_each_for_itself():
     assert bool(found.points.isfinite().all()) and bool(found.average.isfinite().all())
     again = run_solver(saddle, Extragradient(0.2), 2 * z[17:18], 300)
     assert torch.equal(again.last, found.last[17:18])
+
+
+@pytest.mark.parametrize("solver", [GDA(0.2), Extragradient(0.2), MirrorProx(0.2)], ids=lambda s: type(s).__name__)
+def test_the_average_is_of_the_points_ahead_where_these_converge(solver):
+    game = MatrixGame("random", 3, 4)
+    saddle, z = game.saddle(), game.starts(2)
+    state, points = solver.begin(saddle, z), []
+    for _ in range(9):
+        state = solver.step(saddle, state)
+        points.append(state.z if isinstance(solver, GDA) else state.ahead)
+    found = run_solver(saddle, solver, z, 9)
+    torch.testing.assert_close(found.average, torch.stack(points).mean(0), rtol=0, atol=1e-14)
+    assert found.times.tolist() == list(range(10)) and torch.equal(found.points[-1], found.last)
+    if not isinstance(solver, GDA):
+        assert not torch.equal(points[-1], state.z)

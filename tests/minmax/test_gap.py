@@ -22,6 +22,7 @@ from danskin.minmax import (
     Product,
     Saddle,
     Simplex,
+    Streams,
     duality_gap,
     exploitability,
     gains,
@@ -38,6 +39,12 @@ from danskin.testing import check_set
                          ids=["linf-l1", "simplex-l2", "box-simplex"])  # fmt: skip
 def test_a_product_keeps_the_contract_of_sets(X, Y):
     check_set(lambda like: Product(X, Y, 3))
+
+
+def test_the_parts_of_a_sample_are_independent():
+    z = Product(Simplex(), Simplex(), 3).sample(torch.empty(200, 6), Streams.of(0, torch.arange(200)))
+    assert not torch.equal(z[:, :3], z[:, 3:])
+    assert abs(float(torch.corrcoef(torch.stack([z[:, 0], z[:, 3]]))[0, 1])) < 0.2
 
 
 def test_a_product_refuses_rows_without_a_second_part():
