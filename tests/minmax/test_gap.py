@@ -210,3 +210,9 @@ def test_second_order_is_the_least_own_curvature():
     inside, edge = torch.tensor([[0.0, 0.0]]).double(), torch.tensor([[2.0, 0.0]]).double()
     assert not second_order(Quartic().saddle(), inside).isnan().any()
     assert second_order(Quartic().saddle(), edge).isnan().all()
+
+
+def test_the_residual_without_a_set_is_the_norm_of_f_for_every_step():
+    saddle, z = AlmostBilinear().saddle(), AlmostBilinear().starts(7)
+    for step in (0.1, 1.0, 3.0):
+        torch.testing.assert_close(residual(saddle, z, step), saddle(z).norm(dim=1), rtol=1e-12, atol=0)
