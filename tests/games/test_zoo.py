@@ -56,7 +56,7 @@ def test_lipschitz_constants_are_the_largest_norm_of_a_jacobian(game):
     assert saddle.lipschitz * (1 - 2e-3) < found <= saddle.lipschitz * (1 + 1e-12)
 
 
-@pytest.mark.parametrize("game", [PolarGame(1.0), PolarGame(3 / 4), PolarGame(1 / 3), WeakMinty(-0.3, 2), WeakMinty(0.2)],
+@pytest.mark.parametrize("game", [PolarGame(1), PolarGame(3 / 4), PolarGame(1 / 3), WeakMinty(-0.3, 2), WeakMinty(0.2)],
                          ids=repr)  # fmt: skip
 def test_weak_minty_parameters_are_the_least_ratio(game):
     found = weak_minty_on(game.saddle(), game.solutions, grid(game))
