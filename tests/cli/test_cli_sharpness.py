@@ -89,6 +89,16 @@ def test_models_judged_on_other_data_or_of_other_shape_are_not_compared_silently
     assert "different shapes" in got.err
 
 
+def test_models_with_one_output_are_judged_by_the_logistic_loss_and_small_ones_have_few_eigenvalues(cli, tmp_path):
+    words = ["linear", "trainer.epochs=1", "trainer.watch.every=0", "threads=1", "evaluation.curve=[]"]
+    assert cli("train", *words, "--out", tmp_path / "run", "-q").code == 0
+    got = cli("sharpness", tmp_path / "run", *FEW, "--eigenvalues", 200, "--out", tmp_path / "out", "--json")
+    assert got.code == 0, got.err
+    for found in json.loads(got.out)["models"].values():
+        assert found["loss_name"] == "logistic"
+        assert len(found["eigenvalues"]["values"]) == found["weights"] < 200
+
+
 @pytest.mark.parametrize(
     ("options", "code", "told"),
     [(["--m", 99], 2, "--m"), (["--points", 4], 2, "--points"), (["--plane", 4], 2, "--plane"),

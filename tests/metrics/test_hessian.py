@@ -31,8 +31,8 @@ class Attention(nn.Module):
         self.qkv, self.out = nn.Linear(4, 12), nn.Linear(4, 3)
 
     def forward(self, x):
-        q, k, v = self.qkv(x.reshape(len(x), 2, 4)).chunk(3, -1)
-        return self.out(nn.functional.scaled_dot_product_attention(q, k, v).mean(1))
+        q, k, v = (part[:, None] for part in self.qkv(x.reshape(len(x), 2, 4)).chunk(3, -1))  # one head: fused on CPUs
+        return self.out(nn.functional.scaled_dot_product_attention(q, k, v)[:, 0].mean(1))
 
 
 class Tied(nn.Module):
@@ -169,6 +169,16 @@ def test_products_and_eigenvalues_are_those_of_the_dense_hessian(name):
     torch.testing.assert_close(found.values, values.flip(0)[:3], atol=1e-8, rtol=0)
     low = hessian_eigenvalues(model, x, y, 1, which="smallest", tolerance=1e-9, most=1000)
     assert low.values[0].item() == pytest.approx(values[0].item(), abs=1e-8)
+
+
+def test_gradients_are_those_of_the_mean_over_all_batches():
+    model, (x, y) = NETWORKS["tanh"].double(), examples()
+    loss = get_loss("cross_entropy").function(model(x), y).mean()
+    wanted = torch.cat([g.reshape(-1) for g in torch.autograd.grad(loss, list(model.parameters()))])
+    with mean_loss(model, x, y, batch_size=5) as f:
+        value, slope = f.gradient()
+    assert value == pytest.approx(loss.item(), rel=1e-12)
+    torch.testing.assert_close(slope, wanted, rtol=1e-10, atol=1e-14)
 
 
 def test_linear_regression_has_the_spectrum_of_its_second_moments():

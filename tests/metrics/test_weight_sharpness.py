@@ -97,8 +97,9 @@ def test_adaptive_sharpness_does_not_change_when_layers_trade_scale(steps):
         other[0].weight.mul_(8)
         other[2].weight.div_(8)
     torch.testing.assert_close(other(x), model(x))
-    options = {"radius": 0.1, "m": 8, "steps": steps}
+    options = {"radius": 1.0, "m": 8, "steps": steps}
     one = m_sharpness(model, x, y, adaptive=True, **options).value
+    assert steps == 1 or one > m_sharpness(model, x, y, 1.0, 8, adaptive=True).value * 1.001
     assert m_sharpness(other, x, y, adaptive=True, **options).value == pytest.approx(one, rel=1e-9)
     assert m_sharpness(other, x, y, **options).value != pytest.approx(
         m_sharpness(model, x, y, **options).value, rel=0.1
@@ -114,9 +115,21 @@ def test_batches_change_nothing_and_a_remainder_is_counted():
     assert "at least" in str(whole)
 
 
-def test_a_rise_is_never_negative():
-    model, x, y = regression()
-    assert (m_sharpness(model, x, y, 5.0, 1, loss="squared").rises >= 0).all()
+def test_where_the_step_overshoots_the_rise_is_that_of_no_shift_and_not_negative():
+    class Wave(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = nn.Parameter(torch.tensor(0.1 - math.pi / 2))
+
+        def forward(self, x):
+            return self.w.sin() * x
+
+    x, y = (
+        torch.ones(2, 1),
+        torch.tensor([1, 1]),
+    )  # the loss 1 - sin(w) is near its top, and half a turn away at its least
+    assert m_sharpness(Wave(), x, y, math.pi, 2, loss="hinge").value == 0
+    assert m_sharpness(Wave(), x, y, 0.1, 2, loss="hinge").value == pytest.approx(1 - math.cos(0.1), rel=1e-3)
 
 
 def test_weights_and_buffers_come_back_bit_for_bit_also_after_an_error():
