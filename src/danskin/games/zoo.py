@@ -131,9 +131,9 @@ class AlmostBilinear(Game):
 class Forsaken(Game):
     """Phi = x (y - 0.45) + phi(x) - phi(y), phi = s^2/4 - s^4/2 + s^6/6, on [-1.5, 1.5]^2.
 
-    Two cycles shield the only critical point: the inner one repels and the outer one attracts, so that most methods circle
-    for ever from all starts but those close to the point. The point itself is a solution of the variational inequality,
-    but no local equilibrium: y gains there to second order.
+    Two cycles shield the only critical point: the inner one repels and the outer one attracts, so that most methods
+    circle for ever from all starts but those close to the point. The point itself is a solution of the variational
+    inequality, but no local equilibrium: y gains there to second order.
 
     Reference: Hsieh, Mertikopoulos and Cevher, ICML 2021, Example 5.1 (with the shift). Lecture: row G1.
     """
