@@ -31,38 +31,46 @@ def asked(name: str, closure: Callable[[], Any]) -> Tensor:
 
 
 @contextmanager
-def buffers_kept(model: nn.Module | None) -> Iterator[None]:
-    """Whatever modules do to their buffers inside (running statistics, counters) is undone at the end.
+def buffers_noted(model: nn.Module | None) -> Iterator[Callable[[], None]]:
+    """Note the buffers of modules (running statistics, counters) before they are called inside; yields what undoes it.
 
     Args:
         model: whose buffers; None for those of every module that is called inside and is in training mode.
     """
+    noted: list[tuple[nn.Module, str, Tensor, Tensor]] = []
+    seen: set[int] = set()
+
+    def note(module: nn.Module, inputs: Any = None) -> None:
+        if id(module) not in seen:
+            seen.add(id(module))
+            noted.extend((module, n, b, b.detach().clone()) for n, b in module._buffers.items() if b is not None)
+
+    @torch.no_grad()
+    def put_back() -> None:
+        for module, name, buffer, before in noted:
+            module._buffers[name] = buffer  # a pass may have put another tensor there
+            buffer.copy_(before)
+
     if model is not None:
-        kept = [(b, b.detach().clone()) for b in model.buffers()]
+        for module in model.modules():
+            note(module)
+        yield put_back
+        return
+    handle = register_module_forward_pre_hook(lambda module, inputs: note(module) if module.training else None)
+    try:
+        yield put_back
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def buffers_kept(model: nn.Module | None) -> Iterator[None]:
+    """Whatever modules do to their buffers inside is undone at the end."""
+    with buffers_noted(model) as put_back:
         try:
             yield
         finally:
-            _put_back(kept)
-        return
-    kept, seen = [], set()
-
-    def remember(module: nn.Module, inputs: Any) -> None:
-        if module.training and id(module) not in seen:
-            seen.add(id(module))
-            kept.extend((b, b.detach().clone()) for b in module._buffers.values() if b is not None)
-
-    handle = register_module_forward_pre_hook(remember)
-    try:
-        yield
-    finally:
-        handle.remove()
-        _put_back(kept)
-
-
-@torch.no_grad()
-def _put_back(kept: Sequence[tuple[Tensor, Tensor]]) -> None:
-    for buffer, before in kept:
-        buffer.copy_(before)
+            put_back()
 
 
 class Dice:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ from danskin.minmax import Template, lists
 from danskin.minmax.weight_balls import AllWeights
 from danskin.optim.exchange import Pair, fingerprint
 from danskin.optim.info import StepInfo
-from danskin.optim.passes import asked, buffers_kept
+from danskin.optim.passes import asked, buffers_noted
 from danskin.optim.peek import peek
 from danskin.optim.wrapper import Wrapper
 
@@ -197,9 +196,11 @@ class SAMPa(Wrapper):
 
     def _gradient(self, closure: Callable[[Any], Any], batch: Any, keep: bool) -> tuple[list[Tensor], Tensor]:
         self.zero_grad()
-        with buffers_kept(self.model) if keep else nullcontext():
+        with buffers_noted(self.model) as put_back:
             loss = asked("SAMPa", lambda: closure(batch))
         weights = self._with_gradient
         g = [torch.zeros_like(w) if w.grad is None else w.grad for w in weights]
+        if keep or not (math.isfinite(lists.norm(g)) and bool(loss.isfinite())):
+            put_back()
         self.zero_grad()
         return g, loss.to(torch.float32)

@@ -18,7 +18,7 @@ from danskin.errors import InputError
 from danskin.minmax import lists
 from danskin.minmax.weight_balls import AllWeights, WeightBall
 from danskin.optim.info import StepInfo
-from danskin.optim.passes import Dice, asked, buffers_kept
+from danskin.optim.passes import Dice, asked, buffers_kept, buffers_noted
 from danskin.optim.wrapper import Closure, Wrapper
 
 Buffers = Literal["first", "both"]
@@ -162,11 +162,14 @@ class SharpnessAware(Wrapper):
         """(loss, norm, gradients taken, all finite); what is to be stepped along is in .grad afterwards."""
         dice = Dice(list(self._parameters())) if self.same_rng else None
         local = self.perturbation == "local" and self.active
-        loss, norm, ok = self._pass(closure, self._unsynchronised() if local else nullcontext())
+        with buffers_noted(self.model) as put_back:
+            loss, norm, ok = self._pass(closure, self._unsynchronised() if local else nullcontext())
+        if not ok:
+            put_back()  # statistics of what is not finite would stay so
         if not ok or not self.active or not self._due(self._mean(norm) if local else norm):
             if local and ok:  # this gradient is stepped along: it must be the one of all processes
                 self._average()
-            ok &= self._unscale()
+            self._unscale()
             weights = self._moved()
             if ok and self.active:
                 self._reuse(weights, _slopes(weights))
@@ -191,7 +194,7 @@ class SharpnessAware(Wrapper):
             _, _, ok = self._pass(closure, kept)
         finally:
             torch._foreach_copy_(lists.own(weights), saved)  # by copy: adding and subtracting would round
-        ok &= self._unscale()
+        self._unscale()
         if ok and first is None:
             self._combine(weights, None, _slopes([w for w in weights if w.grad is not None]))
         elif ok and first is not None:
@@ -279,13 +282,11 @@ class SharpnessAware(Wrapper):
                     "were unscaled already; leave scaler.unscale_ out, step does it (and clips, with clip=)"
                 )
 
-    def _unscale(self) -> bool:
-        """Take the scaler's factor out of what is stepped along; whether all of it is finite."""
-        if self.scaler is None:
-            return True
-        for one in self._bases:
-            self.scaler.unscale_(one)  # also notes infinities, for update()
-        return self._agreed(math.isfinite(lists.norm(_slopes(self._moved()))))
+    def _unscale(self) -> None:
+        """Take the scaler's factor out of what is stepped along; the scaler notes infinities, for its update."""
+        if self.scaler is not None:
+            for one in self._bases:
+                self.scaler.unscale_(one)
 
     # --- several processes --------------------------------------------------------------------------------
 
