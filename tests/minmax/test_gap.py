@@ -198,6 +198,9 @@ def test_outcomes_are_told_apart():
     assert outcomes(PolarGame(1.0).saddle(), circle) == [Outcome.CYCLE]
     wanders = dataclasses.replace(circle, noisy=True)  # what is seen through noise may go round without a cycle of F
     assert outcomes(PolarGame(1.0).saddle(), wanders) == [Outcome.MOVING]
+    game = MatrixGame("random", 5, 4)  # from the origin, all strategies look equally far: the fading residual tells
+    slow = run_solver(game.saddle(), MirrorProx(), game.starts(16), 1000)
+    assert Outcome.CYCLE not in outcomes(game.saddle(), slow)
     noisy = ConstrainedBilinear(0.3)
     assert run_solver(noisy.saddle(), Extragradient(0.5), noisy.starts(4), 40, seed=0).noisy
     assert Outcome.CYCLE.spurious and Outcome.NOT_NASH.spurious and not Outcome.EQUILIBRIUM.spurious

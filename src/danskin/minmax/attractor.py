@@ -15,7 +15,7 @@ from danskin.minmax.saddle import Saddle, jacobian
 from danskin.minmax.trajectory import Trajectory
 
 _INTERIOR = 1e-9
-_DRIFT = 0.02
+_DRIFT, _FADING = 0.02, 0.85
 
 
 class Outcome(enum.Enum):
@@ -42,9 +42,9 @@ def outcomes(saddle: Saddle, found: Trajectory, tolerance: float = 1e-4) -> list
     """How each row of a run ended, told from its last quarter.
 
     Converged: the residual is small throughout. Circling: it is not, the least and largest distance from the center are
-    the same in both halves of the quarter to 2 %, and the path is longer than a loop around where it was. That is a
-    diagnosis and no proof: a spiral that is slow enough looks like a cycle until it is run for longer. Seen through
-    noise, what has not converged counts as moving.
+    the same in both halves of the quarter to 2 %, the residual is not fading, and the path is longer than a loop around
+    where it was. That is a diagnosis and no proof: a spiral that is slow enough looks like a cycle until it is run for
+    longer. Seen through noise, what has not converged counts as moving.
 
     Args:
         saddle: the problem.
@@ -54,13 +54,14 @@ def outcomes(saddle: Saddle, found: Trajectory, tolerance: float = 1e-4) -> list
     tail, out = found.tail, []
     first, second = tail.halves.unbind(1)
     drift = (second - first).abs().amax(1) / torch.maximum(first, second)[:, 1].clamp_min(1e-300)
+    settling = (drift > _DRIFT) | (tail.fading < _FADING)
     point = second_order(saddle, found.last)
     for i in range(len(found.last)):
         if bool(found.diverged[i]):
             out.append(Outcome.DIVERGED)
         elif float(tail.residual[i, 1]) <= tolerance:
             out.append(_of_point(float(point[i]), tolerance))
-        elif float(tail.residual[i, 0]) <= tolerance or float(drift[i]) > _DRIFT or found.noisy:
+        elif float(tail.residual[i, 0]) <= tolerance or bool(settling[i]) or found.noisy:
             out.append(Outcome.MOVING)
         elif float(tail.path[i]) <= tolerance:
             out.append(Outcome.STUCK)

@@ -16,7 +16,7 @@ from danskin.minmax.random import Streams
 from danskin.minmax.result import Cost
 from danskin.minmax.saddle import Saddle
 
-_LOOKS = 50  # at the residual in the tail
+_LOOKS = 250  # at the residual in the tail
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +27,7 @@ class Tail:
         distance: (batch, 2) least and largest distance from the center.
         halves: (batch, 2, 2) least and largest distance in its first and in its second half: equal on a cycle.
         residual: (batch, 2) least and largest natural residual (`danskin.minmax.gap.residual`).
+        fading: (batch,) the largest residual of the second half over that of the first: 1 on a cycle.
         path: (batch,) length of the path.
         extent: (batch,) diagonal of the box around it.
     """
@@ -34,6 +35,7 @@ class Tail:
     distance: Tensor
     halves: Tensor
     residual: Tensor
+    fading: Tensor
     path: Tensor
     extent: Tensor
 
@@ -146,7 +148,7 @@ class _Watch:
         self.path = z.new_zeros(len(z))
         self.low, self.high = torch.full_like(z, torch.inf), torch.full_like(z, -torch.inf)
         nothing = torch.stack([z.new_full((len(z),), torch.inf), z.new_full((len(z),), -torch.inf)], 1)
-        self.halves, self.residual = [nothing, nothing], nothing
+        self.halves, self.residuals = [nothing, nothing], [nothing, nothing]
 
     def see(self, t: int, z: Tensor, averaged: Tensor) -> None:
         """The iterate after t steps, and what is averaged then."""
@@ -167,16 +169,17 @@ class _Watch:
         half = int(t > self.half)
         self.halves[half] = _widened(self.halves[half], (now - self.center).norm(dim=1))
         if (t - self.tail - 1) % self.look == 0 or t == self.steps:
-            self.residual = _widened(self.residual, residual(self.saddle, now))
+            self.residuals[half] = _widened(self.residuals[half], residual(self.saddle, now))
 
     def result(self, cost: Cost, noisy: bool) -> Trajectory:
         """All of it."""
         average = torch.where(self.diverged[:, None], self.last, self.sum / self.steps)
-        first, second = self.halves
-        first = torch.where(first.isfinite(), first, second)  # of a tail of one step
-        distance = torch.stack([torch.minimum(first, second)[:, 0], torch.maximum(first, second)[:, 1]], 1)
+        first, second = _both(self.halves)
+        early, late = _both(self.residuals)
+        fading = late[:, 1] / early[:, 1].clamp_min(1e-300)
+        extent = (self.high - self.low).norm(dim=1)
         tail = Tail(
-            distance, torch.stack([first, second], 1), self.residual, self.path, (self.high - self.low).norm(dim=1)
+            _joined(first, second), torch.stack([first, second], 1), _joined(early, late), fading, self.path, extent
         )
         times = torch.tensor(self.times)
         return Trajectory(torch.stack(self.points), times, self.last, average, self.diverged, tail, noisy, cost)
@@ -184,3 +187,13 @@ class _Watch:
 
 def _widened(interval: Tensor, value: Tensor) -> Tensor:
     return torch.stack([torch.minimum(interval[:, 0], value), torch.maximum(interval[:, 1], value)], 1)
+
+
+def _both(halves: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """The intervals of the two halves; of a tail of one step, that of the second for both."""
+    first, second = halves
+    return torch.where(first.isfinite(), first, second), second
+
+
+def _joined(first: Tensor, second: Tensor) -> Tensor:
+    return torch.stack([torch.minimum(first, second)[:, 0], torch.maximum(first, second)[:, 1]], 1)
