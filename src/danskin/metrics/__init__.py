@@ -10,6 +10,7 @@ from danskin.metrics.per_class import PerClass
 from danskin.metrics.saliency import alignment, saliency
 from danskin.metrics.share import Share, wilson
 from danskin.metrics.surface import Surface, loss_line, loss_plane
+from danskin.metrics.tail import bootstrap, cvar
 from danskin.metrics.uniqueness import Uniqueness
 from danskin.metrics.weight_sharpness import Sharpness, m_sharpness
 
@@ -22,7 +23,9 @@ __all__ = [
     "Surface",
     "Uniqueness",
     "alignment",
+    "bootstrap",
     "cube_bound",
+    "cvar",
     "gradient_misalignment",
     "hessian_eigenvalues",
     "hessian_trace",

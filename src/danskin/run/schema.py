@@ -17,6 +17,8 @@ from typing import Any
 
 from danskin.attacks import ATTACKS
 from danskin.errors import ConfigError, DanskinError, suggest
+from danskin.games.rl.movers import MOVERS
+from danskin.games.rl.rules import RULES
 from danskin.minmax import Set, balls
 from danskin.regularizers import REGULARIZERS
 from danskin.run.own_set import OwnSet, names_code
@@ -27,9 +29,11 @@ BALLS: dict[str, type] = dict(balls.BALLS)
 CHOICES: dict[str, dict[str, Any]] = {
     "attacks": ATTACKS,
     "balls": BALLS,
+    "movers": MOVERS,
     "objectives": OBJECTIVES,
     "optimizers": OPTIMIZERS,
     "regularizers": REGULARIZERS,
+    "rules": RULES,
     "schedules": SCHEDULES,
 }
 

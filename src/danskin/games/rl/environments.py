@@ -44,7 +44,7 @@ def make(name: str, **settings: Any) -> Any:
     """
     try:
         return gymnasium.make(name, **settings)
-    except gymnasium.error.DependencyNotInstalled as error:
+    except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
         raise MissingError(f"{name}: its simulator is needed, got {error}", "pip install 'danskin[rl]'") from error
     except (gymnasium.error.UnregisteredEnv, gymnasium.error.DeprecatedEnv) as error:
         found = suggest(name, gymnasium.registry, most=5)

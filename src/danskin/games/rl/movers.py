@@ -78,8 +78,8 @@ class DescentAscent:
 
     def _optimizer(self, parameters: Sequence[Tensor], maximize: bool) -> torch.optim.Optimizer:
         if self.optimizer == "adam":
-            return torch.optim.Adam(parameters, self.lr, maximize=maximize)
-        return torch.optim.RMSprop(parameters, self.lr, alpha=self.rms, eps=1e-8, maximize=maximize)
+            return torch.optim.Adam(parameters, self.lr, maximize=maximize, fused=True)
+        return torch.optim.RMSprop(parameters, self.lr, alpha=self.rms, eps=1e-8, maximize=maximize, foreach=True)
 
 
 class _Descending:
@@ -128,7 +128,7 @@ class ExtraAdam:
 
     def start(self, x: Sequence[Tensor], y: Sequence[Tensor], seeds: Sequence[int]) -> Moving:
         """See `Mover`."""
-        return _Looking(x, y, lambda side, maximize: torch.optim.Adam(side, self.lr, maximize=maximize))
+        return _Looking(x, y, lambda side, maximize: torch.optim.Adam(side, self.lr, maximize=maximize, fused=True))
 
 
 class _Looking(_Descending):
@@ -175,3 +175,7 @@ class MixedNELD:
         """See `Mover`."""
         settings: dict[str, Any] = {"epsilon": self.epsilon, "inner": self.inner, "beta": self.beta, "rms": self.rms}
         return LangevinGame(x, y, lr=self.lr, seeds=seeds, **settings)
+
+
+#: By the name they go by in recipes.
+MOVERS: dict[str, type] = {"descent_ascent": DescentAscent, "extra_adam": ExtraAdam, "mixed_ne_ld": MixedNELD}

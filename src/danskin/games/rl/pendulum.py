@@ -7,6 +7,7 @@ A test walks both side by side. Angles in radians, 0 upright; torque in newton m
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,24 +65,37 @@ def starts(streams: Streams, n: int = 1) -> tuple[Tensor, Tensor]:
 
 
 class PendulumWorld:
-    """One nominal pendulum for each seed; an episode ends after 200 steps because time is up, never by itself.
+    """One pendulum for each seed; an episode ends after 200 steps because time is up, never by itself.
 
     Args:
         seeds: one world each. What a world does depends on its own seed and actions alone.
+        masses: (least, greatest) mass, drawn anew for each episode: domain randomisation; (1, 1) is the nominal one.
+
+    Raises:
+        InputError: a range that is none.
     """
 
     observation_size = 3
 
-    def __init__(self, seeds: list[int]) -> None:
+    def __init__(self, seeds: Sequence[int], masses: tuple[float, float] = (1.0, 1.0)) -> None:
+        if not 0 < masses[0] <= masses[1]:
+            raise InputError(f"PendulumWorld: expected masses 0 < least <= greatest, got {masses}; (1, 1) is nominal")
         self.low, self.high = torch.tensor([-MAX_TORQUE]), torch.tensor([MAX_TORQUE])
         zero = torch.zeros(1, dtype=torch.int64)
         self._streams = Streams(torch.cat([Streams.of(seed, zero).key for seed in seeds])).child(0)
-        self._episode, self._elapsed = 0, 0
+        self._episode, self._elapsed, self._masses = 0, 0, masses
         self._reset()
 
     def _reset(self) -> None:
         angle, speed = starts(self._streams.child(self._episode))
         self._angle, self._speed = angle[:, 0], speed[:, 0]
+
+    def _physics(self) -> Physics:
+        least, greatest = self._masses
+        if least == greatest:
+            return Physics(mass=least)
+        drawn = self._streams.child(self._episode).child(0).uniform(self._angle[:, None])[:, 0]
+        return Physics(mass=least + (greatest - least) * drawn)
 
     @property
     def observation(self) -> Tensor:
@@ -91,7 +105,7 @@ class PendulumWorld:
     def step(self, action: Tensor) -> Move:
         """Execute (n, 1) torques."""
         check_actions(action, len(self._angle), 1)
-        self._angle, self._speed, reward = advance(self._angle, self._speed, action[:, 0].double(), Physics())
+        self._angle, self._speed, reward = advance(self._angle, self._speed, action[:, 0].double(), self._physics())
         following = self.observation
         self._elapsed += 1
         none = torch.zeros(len(reward), dtype=torch.bool)

@@ -110,3 +110,6 @@ class ProbabilisticAction:
 
 
 Rule = NoisyAction | ProbabilisticAction
+
+#: By the name they go by in recipes.
+RULES: dict[str, type] = {"noisy_action": NoisyAction, "probabilistic_action": ProbabilisticAction}

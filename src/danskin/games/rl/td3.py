@@ -167,8 +167,7 @@ class Players:
         for name, net in self.networks.items():
             if name == "adversary" and not self.rule.adversarial:
                 continue
-            for target, p in zip(self.targets[name].parameters(), net.parameters(), strict=True):
-                target.lerp_(p, self.settings.polyak)
+            torch._foreach_lerp_(list(self.targets[name].parameters()), list(net.parameters()), self.settings.polyak)
 
     def state_dict(self) -> dict[str, Any]:
         """All that learning depends on."""

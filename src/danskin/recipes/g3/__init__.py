@@ -1,0 +1,1 @@
+"""LECTURE row G3: recipe, published claims, the figure's code."""
