@@ -6,7 +6,7 @@ from danskin.errors import ConfigError
 from danskin.recipes.rows import FOLDERS, SCALES, SHOWN_BY, Column, merged, plan_of
 from danskin.training import CFOL, AdversarialTraining, BETATraining, DDi
 
-ROWS = ["C4", "C8", "C10", "C14", "C15", "D3"]
+ROWS = ["C4", "C8", "C10", "C14", "C15", "D3", "D5"]
 
 
 def test_rows_of_the_lecture_have_recipes():

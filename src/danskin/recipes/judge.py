@@ -14,7 +14,8 @@ from danskin.attacks.outcomes import outcomes
 from danskin.data import to_float
 from danskin.evaluation.suites import suite_of
 from danskin.files import append_line, open_to_append, read_lines
-from danskin.metrics import Average, PerClass, gradient_misalignment
+from danskin.metrics import PerClass
+from danskin.recipes.measures import OF_INPUTS, OF_WEIGHTS
 from danskin.recipes.rows import Column
 from danskin.run import checkpoint
 from danskin.run.config import TrainConfig
@@ -71,7 +72,8 @@ def judge(
                 listen({"event": "evaluate", "model": method, "what": f"{column.name}, {which} weights"})
                 classes = len(split.data.classes)
                 cell = {"method": method, "weights": which, "column": column.name}
-                cell |= look(model.eval(), *split.test, column, config, classes)
+                data = split.train if column.measure in OF_WEIGHTS else split.test
+                cell |= look(model.eval(), *data, column, config, classes)
             known[method, which, column.name] = cell
             append_line(stream, record.folder / FILE, cell)
 
@@ -80,13 +82,9 @@ def look(model: nn.Module, x: Tensor, y: Tensor, column: Column, config: TrainCo
     """One column of one model: hits of n and of each class, or a mean; and what it cost."""
     x, y = x[: column.examples], y[: column.examples]
     started = time.perf_counter()
-    if column.measure == "misalignment":
-        parts = [
-            gradient_misalignment(model, to_float(a), b, config.attack.ball, seed=config.seed)
-            for a, b in zip(x.split(256), y.split(256), strict=True)
-        ]
-        found = Average.of(torch.cat(parts))
-        return {"value": found.value if found.n else None, "n": found.n, "seconds": time.perf_counter() - started}
+    if column.measure is not None:
+        value, n = (OF_INPUTS | OF_WEIGHTS)[column.measure](model, x, y, config)
+        return {"value": value, "n": n, "seconds": time.perf_counter() - started}
     correct, forwards, backwards = _correct(model, x, y, column, config)
     per_class = PerClass.of(y.cpu(), correct, correct, classes)
     return {

@@ -36,7 +36,8 @@ class Column:
         name: of the column.
         attack: accuracy at the points it finds; None with `suite` and `measure` None is clean accuracy.
         suite: robust accuracy under a suite of `danskin.evaluation.suites`: right without and under every attack.
-        measure: "misalignment" of gradients in the training ball.
+        measure: "misalignment" of gradients in the training ball, or of the loss in the weights, on training examples:
+            "eigenvalue" (the Hessian's largest), "trace", "m-sharpness".
         examples: the first so many test examples; None for all.
     """
 
