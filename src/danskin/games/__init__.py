@@ -3,16 +3,15 @@
 from danskin.games.finite import MATRICES, MatrixGame
 from danskin.games.game import Cycle, Game, newton, weak_minty_on
 from danskin.games.mixed import MIXED_GAMES, Domain, MixedGame
+from danskin.games.noisy import ConstrainedBilinear, ScaledBilinear
 from danskin.games.particles import Gap, Measure, Played, WassersteinFisherRao, gap_of
 from danskin.games.zoo import (
     AlmostBilinear,
     Bilinear,
-    ConstrainedBilinear,
     Forsaken,
     GlobalForsaken,
     PolarGame,
     Quartic,
-    ScaledBilinear,
     WeakMinty,
 )
 
