@@ -29,6 +29,9 @@ def reproduce(
     if row.upper() in STUDIES:
         _study(row.upper(), scale, seeds, jobs, out, resume, dry_run, as_json, quiet)
         return
+    if row.upper() == "G3":
+        _robust_rl(scale, seeds, jobs, out, resume, dry_run, as_json, quiet)
+        return
     from danskin.recipes.reproduce import reproduce as run
     from danskin.recipes.rows import plan_of
 
@@ -80,6 +83,41 @@ def _study(
 
     try:
         result = run_study(study, folder, resume=resume, say=say)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"go on with --resume --out {folder}") from None
+    _tell(result, folder, as_json)
+
+
+def _robust_rl(
+    scale: str,
+    seeds: int | None,
+    jobs: int | None,
+    out: Path | None,
+    resume: bool,
+    dry_run: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Row G3."""
+    from danskin.errors import ConfigError
+    from danskin.recipes.g3.plan import plan_of
+    from danskin.recipes.g3.study import run_study
+    from danskin.run.recipe import to_yaml
+
+    if jobs is not None:
+        raise ConfigError(f"--jobs: expected none for G3, whose seeds are one stack, got {jobs}; leave it out")
+    plan = plan_of("G3", scale, seeds)
+    if dry_run:
+        typer.echo(json.dumps(plan.to_plain()) if as_json else to_yaml(plan.to_plain()).rstrip())
+        return
+    folder = out or Path("runs") / "reproduce" / f"G3-{scale}"
+
+    def say(text: str) -> None:
+        if not quiet:
+            print(text, file=sys.stderr, flush=True)
+
+    try:
+        result = run_study(plan, folder, resume=resume, say=say)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"go on with --resume --out {folder}") from None
     _tell(result, folder, as_json)

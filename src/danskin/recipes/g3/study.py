@@ -1,0 +1,143 @@
+"""Row G3: every method trained, returns over conditions, differences seed by seed. Lecture: row G3."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import danskin
+from danskin.errors import ConfigError, MissingError
+from danskin.files import check_folder, write_json, write_text
+from danskin.metrics import bootstrap, cvar
+from danskin.recipes.claims import Claims
+from danskin.recipes.g3.figures import draw
+from danskin.recipes.g3.plan import FOLDER, RLPlan
+from danskin.report.page import check_installed
+from danskin.report.reproduction import write_reproduction
+from danskin.report.tables import markdown
+from danskin.run.lock import locked
+from danskin.run.recipe import parse_yaml, read_mapping, to_yaml
+from danskin.run.record import environment
+from danskin.run.robust_rl import run_robust_rl
+from danskin.run.schema import plain
+
+RETURNS, DIFFERENCES = "returns", "differences, seed by seed"
+
+
+def run_study(plan: RLPlan, out: Path, *, resume: bool, say: Callable[[str], None]) -> dict[str, Any]:
+    """Train what is not trained, and write result.json, table.md, figures/ and report.html.
+
+    Raises:
+        ConfigError: the folder has content and `resume` is not set, or holds another plan.
+        MissingError: gymnasium or mujoco is needed and not installed.
+    """
+    check_folder(out)
+    path = out / "plan.yaml"
+    if not resume and out.exists() and any(out.iterdir()):
+        raise ConfigError(f"{out}: expected a new or empty folder, got one with content; choose another, or --resume")
+    if path.is_file() and read_mapping(path) != parse_yaml(to_yaml(plan.to_plain()), "the plan"):
+        raise ConfigError(f"{out}: expected what was begun there, got another plan; choose another --out")
+    say(f"G3 at scale {plan.scale}: {plan.says}")
+    with locked(out):
+        write_text(path, to_yaml(plan.to_plain()))
+        runs = {}
+        for label, config in plan.methods.items():
+            say(f"{plan.names[label]}: {config.seeds} seeds, {config.schedule.steps} steps each")
+            runs[label] = run_robust_rl(config, out / label)
+        result = gathered(plan, runs)
+        write_json(out / "result.json", result)
+        write_text(out / "table.md", markdown(result))
+        try:
+            check_installed()
+            command = f"danskin reproduce G3 --scale {plan.scale} --seeds {plan.seeds}"
+            write_reproduction(out, result, draw(result), command)
+        except MissingError as error:
+            print(f"danskin: no report: {error}", file=sys.stderr)
+    return result
+
+
+def columns_of(run: dict[str, Any], tail: float) -> dict[str, Callable[[Tensor], Tensor]]:
+    """Columns by name: from returns (..., seeds, conditions) to a number for each seed, or for all (CVaR)."""
+    kinds = [c["kind"] for c in run["conditions"]]
+    rows = {kind: [i for i, k in enumerate(kinds) if k == kind] for kind in dict.fromkeys(kinds)}
+    found: dict[str, Callable[[Tensor], Tensor]] = {}
+    for kind, where in rows.items():
+        found[kind if kind == "nominal" else f"{kind}, mean"] = partial(_mean, at=where)
+        if kind != "nominal":
+            found[f"{kind}, worst"] = partial(_worst, at=where)
+    found[f"CVaR {tail:.0%} of seeds and conditions"] = partial(_tail, share=tail)
+    return found
+
+
+def _mean(values: Tensor, at: list[int]) -> Tensor:
+    return values[..., at].mean((-2, -1))
+
+
+def _worst(values: Tensor, at: list[int]) -> Tensor:
+    return values[..., at].amin(-1).mean(-1)
+
+
+def _tail(values: Tensor, share: float) -> Tensor:
+    return cvar(values.flatten(-2), share)
+
+
+def _between(values: Tensor, statistic: Callable[[Tensor], Tensor]) -> Tensor:
+    return statistic(values[..., 0, :]) - statistic(values[..., 1, :])
+
+
+def gathered(plan: RLPlan, runs: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """What result.json holds."""
+    returns = {label: torch.tensor(run["returns"], dtype=torch.float64) for label, run in runs.items()}
+    columns, claims = (
+        columns_of(next(iter(runs.values())), plan.tail),
+        Claims.read(read_mapping(FOLDER / "claims.yaml")),
+    )
+    names = dict(plan.names) | {f"{a} - {b}": f"{plan.names[a]} minus {plan.names[b]}" for a, b in plan.pairs}
+    numbers: dict[tuple[str, str, str, str], dict[str, Any]] = {}
+    for column, statistic in columns.items():
+        for label, values in returns.items():
+            numbers[RETURNS, label, column, "-"] = _number(statistic, values)
+        for a, b in plan.pairs:
+            both = torch.stack([returns[a], returns[b]], 1)  # (seeds, 2, conditions): seeds stay pairs
+            found = _number(partial(_between, statistic=statistic), both)
+            numbers[DIFFERENCES, f"{a} - {b}", column, "-"] = found
+    keys = ("case", "method", "column", "weights")
+    rows = [dict(zip(keys, key, strict=True)) | found | {"published": None} for key, found in numbers.items()]
+    config = next(iter(plan.methods.values()))
+    return {
+        "danskin": danskin.__version__,
+        "row": plan.row,
+        "title": plan.title,
+        "scale": plan.scale,
+        "says": plan.says,
+        "seeds": list(range(plan.seeds)),
+        "cases": [RETURNS, DIFFERENCES],
+        "methods": names,
+        "columns": {RETURNS: list(columns), DIFFERENCES: list(columns)},
+        "attacks": {},
+        "weights": ["-"],
+        "data": {},
+        "note": f"returns of {config.sweep.episodes} episodes, mean over {plan.seeds} seeds ± half of a 95 % bootstrap "
+        "interval over seeds; higher is better",
+        "measured": rows,
+        "conditions": next(iter(runs.values()))["conditions"],
+        "returns": {label: run["returns"] for label, run in runs.items()},
+        "forward_equivalents": {},
+        "claims": [verdict.to_dict() for verdict in claims.judged(plan.scale, numbers)],
+        "published": claims.sources,
+        "configs": {label: plain(config) for label, config in plan.methods.items()},
+        "environment": environment(),
+    }
+
+
+def _number(statistic: Callable[[Tensor], Tensor], values: Tensor) -> dict[str, Any]:
+    interval = list(bootstrap(statistic, values, draws=4000)) if len(values) > 1 else None
+    kind = "bootstrap over seeds" if interval else None
+    mean = float(statistic(values))
+    return {"n": len(values), "mean": mean, "sd": None, "interval": interval, "interval_kind": kind, "unit": "number"}

@@ -1,0 +1,74 @@
+"""Row G3: it runs, survives a kill, and its intervals are of pairs."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from danskin.errors import ConfigError
+from danskin.recipes.g3.plan import plan_of
+from danskin.recipes.g3.study import gathered, run_study
+from danskin.run import checkpoint
+from danskin.run.robust_rl import run_robust_rl
+
+_RUN = """
+import sys; from pathlib import Path
+from danskin.recipes.g3.plan import plan_of
+from danskin.run.robust_rl import run_robust_rl
+run_robust_rl(plan_of("G3", "smoke").methods["ld"], Path(sys.argv[1]))
+"""
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_ends_bit_for_bit_as_one_that_was_not(tmp_path):
+    config = plan_of("G3", "smoke").methods["ld"]
+    process = subprocess.Popen([sys.executable, "-c", _RUN, str(tmp_path / "killed")], env=dict(os.environ))
+    last = tmp_path / "killed" / "checkpoints" / "last.pt"
+    for _ in range(6000):
+        if last.is_file() and checkpoint.load(last)["state"]["t"] >= 200:
+            break
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "killed" / "result.json").is_file()
+    resumed, whole = run_robust_rl(config, tmp_path / "killed"), run_robust_rl(config, tmp_path / "whole")
+    assert resumed == whole
+    one, two = (checkpoint.load(tmp_path / d / "checkpoints" / "last.pt")["state"] for d in ("killed", "whole"))
+    assert torch.equal(one["replay"]["content"], two["replay"]["content"])
+    for name, weights in one["players"]["networks"].items():
+        assert all(torch.equal(w, two["players"]["networks"][name][k]) for k, w in weights.items())
+    lines = [(tmp_path / d / "metrics.jsonl").read_text() for d in ("killed", "whole")]
+    assert lines[0] == lines[1]
+
+
+@pytest.mark.slow
+def test_smoke_runs_and_another_plan_is_refused(tmp_path):
+    result = run_study(plan_of("G3", "smoke"), tmp_path / "g3", resume=False, say=lambda text: None)
+    assert (tmp_path / "g3" / "table.md").is_file() and len(result["returns"]) == 3
+    with pytest.raises(ConfigError, match="another plan"):
+        run_study(plan_of("G3", "smoke", 3), tmp_path / "g3", resume=True, say=lambda text: None)
+    with pytest.raises(ConfigError, match="new or empty"):
+        run_study(plan_of("G3", "smoke"), tmp_path / "g3", resume=False, say=lambda text: None)
+
+
+def test_differences_are_of_pairs_so_a_shift_that_all_seeds_share_has_no_width():
+    plan = plan_of("G3", "small")
+    conditions = [{"kind": k, "name": str(c)} for k, c in next(iter(plan.methods.values())).sweep.conditions()]
+    base = torch.randn(12, len(conditions), generator=torch.Generator().manual_seed(0)) * 100
+    runs = {
+        label: {"conditions": conditions, "returns": (base + (7 if label == "gda" else 0)).tolist()}
+        for label in plan.methods
+    }
+    found = {(m["case"], m["method"], m["column"]): m for m in gathered(plan, runs)["measured"]}
+    for (case, method, _), number in found.items():
+        if case != "returns" and method == "gda - plain":
+            assert number["mean"] == pytest.approx(7, abs=1e-3) and number["interval"] == pytest.approx(
+                [7, 7], abs=1e-3
+            )
+    nominal = found["returns", "plain", "nominal"]
+    assert nominal["mean"] == pytest.approx(float(base[:, 0].mean()), rel=1e-4)
+    assert nominal["interval"][1] - nominal["interval"][0] > 50
