@@ -12,6 +12,7 @@ import pytest
 
 from danskin.attacks import FGSM
 from danskin.cli import catalog, collected
+from danskin.recipes.g3.plan import plan_of as rl_plan_of
 from danskin.recipes.game_study import STUDIES, study_of
 from danskin.recipes.rows import plan_of
 from danskin.run.config import load_config
@@ -33,7 +34,7 @@ def test_the_page_of_rows_is_written_from_them():
 
 def test_every_row_is_there():
     wanted = [f"{part}{k}" for part, last in (("A", 2), ("B", 9), ("C", 16)) for k in range(1, last + 1)]
-    assert [row["name"] for row in ROWS] == [*wanted, "D1", "D2", "D3", "D4", "D5", "G1", "G2"]
+    assert [row["name"] for row in ROWS] == [*wanted, "D1", "D2", "D3", "D4", "D5", "G1", "G2", "G3"]
     named = {row for row in wanted if row not in {r["name"] for r in ROWS if r["code"]}}
     assert named <= {"B9", "C9"}  # pages, not classes
 
@@ -49,7 +50,8 @@ def test_the_command_of_a_row_is_understood(row):
         solvers = [after for word, after in pairwise(words) if word == "--solver"]
         assert play_of(words[1], solvers, [w for w in words[2:] if "=" in w], None, 1, 0)
     elif words[0] == "reproduce":
-        assert (study_of if words[1] in STUDIES else plan_of)(words[1]).title
+        known = {"G3": rl_plan_of} | dict.fromkeys(STUDIES, study_of)
+        assert known.get(words[1], plan_of)(words[1]).title
     elif words[0] == "sharpness":
         assert words[1:] == ["RUN"]
     else:
