@@ -197,3 +197,17 @@ def test_watching_changes_nothing(net):
     got, names = watched(lambda: copy.deepcopy(nn.Linear(3, 3)))
     assert torch.equal(torch.get_rng_state(), state) and names == ["weight", "bias"]
     assert all(torch.equal(a, b) for a, b in zip(wanted.parameters(), got.parameters(), strict=True))
+
+
+def test_memory_that_is_used_again_is_not_taken_for_drawn():
+    """Parameters whose storage is replaced free the drawn one, where the next zeros may come to lie."""
+    for _ in range(300):
+        model, names = watched(replaced)
+        assert names == [] and all((p == 0).all() for p in model.parameters())
+
+
+def replaced():
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
+    for p in model.parameters():
+        p.data = torch.zeros_like(p)
+    return model

@@ -95,9 +95,10 @@ def test_two_solvers_pass_the_cycles_of_forsaken_to_a_point_that_is_no_equilibri
 
 @pytest.mark.parametrize(("a", "reach"), [
     (1.0, {"curvature_eg_plus", "consensus"}),
-    (3 / 4, {"curvature_eg_plus", "consensus", "eg_plus", "adaptive_eg_plus", "lookahead"}),
-    (1 / 3, {"curvature_eg_plus", "consensus", "eg_plus", "adaptive_eg_plus", "lookahead", "extragradient",
-             "optimistic", "past_extragradient", "rapp"}),
+    pytest.param(3 / 4, {"curvature_eg_plus", "consensus", "eg_plus", "adaptive_eg_plus", "lookahead"},
+                 marks=pytest.mark.slow),
+    pytest.param(1 / 3, {"curvature_eg_plus", "consensus", "eg_plus", "adaptive_eg_plus", "lookahead", "extragradient",
+                         "optimistic", "past_extragradient", "rapp"}, marks=pytest.mark.slow),
 ])  # fmt: skip
 def test_polar_game_sorts_the_solvers(a, reach):
     game = PolarGame(a)

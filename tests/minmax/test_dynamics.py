@@ -160,6 +160,7 @@ def test_bias_correction_without_noise_looks_ahead_exactly_and_beta_one_is_eg_pl
         torch.testing.assert_close(walk(F, BCSEGPlus(gamma, alpha, beta), z, 20), plain, rtol=0, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_bias_correction_lowers_the_noise_floor_of_a_constrained_game():
     game = ConstrainedBilinear(0.3)
     saddle, z = game.saddle(), game.starts(40)

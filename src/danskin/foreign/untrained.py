@@ -32,7 +32,7 @@ class Watch(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self.trained = False
-        self._drawn: dict[int, Tensor] = {}  # by memory, which is kept so that nothing else gets the same
+        self._drawn: dict[int, Any] = {}  # storages by their place: a tensor may change its own, and free this one
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Do what is asked, and look."""
@@ -55,7 +55,7 @@ class Watch(TorchFunctionMode):
         return [name for name, p in model.named_parameters() if _memory(p) in self._drawn]
 
     def _keep(self, value: Any) -> None:
-        self._drawn.update((_memory(x), x) for x in _tensors(value) if _memory(x))
+        self._drawn.update((_memory(x), _storage(x)) for x in _tensors(value) if _memory(x))
 
     def _any(self, value: Any) -> bool:
         return bool(self._drawn) and any(_memory(x) in self._drawn for x in _tensors(value))
@@ -69,11 +69,16 @@ def _tensors(value: Any) -> Iterator[Tensor]:
             yield from _tensors(item)
 
 
+def _storage(x: Any) -> Any:
+    """What holds a tensor's numbers."""
+    with torch._C.DisableTorchFunction():
+        return x.untyped_storage()
+
+
 def _memory(x: Any) -> int:
     """Where a tensor's numbers are; 0 where there are none."""
     try:
-        with torch._C.DisableTorchFunction():
-            return int(x.untyped_storage().data_ptr())
+        return int(_storage(x).data_ptr())
     except (AttributeError, RuntimeError, NotImplementedError):  # sparse, on the meta device, no tensor at all
         return 0
 

@@ -15,9 +15,10 @@ from danskin.run.config import TrainConfig
 from danskin.run.runtime import Runtime
 from danskin.run.steps import stepper
 from danskin.run.train import Split, load_split, new_model
+from danskin.training.sharpness import WithAdversary
 
 _ROWS = 8
-_STEPS = 5  # some optimisers take a second gradient in some of them only
+_STEPS = 5  # of optimisers that take a second gradient in some of them only
 
 
 class _Operations(TorchDispatchMode):
@@ -36,8 +37,9 @@ class _Operations(TorchDispatchMode):
 def forward_equivalents(config: TrainConfig, split: Split) -> dict[str, float]:
     """Per method: operations of one optimiser step over those of one forward pass of the batch.
 
-    Matrix products and convolutions are counted, forward and backward; a plain training step costs about 3. The mean
-    of five steps on a few examples from initial weights, where a term that switches itself on (ELLE-A) is off.
+    Matrix products and convolutions are counted, forward and backward; a plain training step costs about 3. Counted on
+    a few examples from initial weights, where a term that switches itself on (ELLE-A) is off; the mean of five steps
+    where an optimiser takes one gradient or two.
     """
     x, y = split.train[0][:_ROWS], split.train[1][:_ROWS]
     inputs, out = to_float(x), {}
@@ -46,11 +48,13 @@ def forward_equivalents(config: TrainConfig, split: Split) -> dict[str, float]:
         model(inputs)
     forward = counter.total
     for label in config.objectives:
-        step = stepper(config, label, copy.deepcopy(model).train(), x, y, _STEPS)
+        several = isinstance(config.trainer_of(label).optimizer, WithAdversary)
+        steps = _STEPS if several else 1
+        step = stepper(config, label, copy.deepcopy(model).train(), x, y, steps)
         with _Operations() as counter:
-            for i in range(_STEPS):
+            for i in range(steps):
                 step(i)
-        out[label] = counter.total / forward / _STEPS
+        out[label] = counter.total / forward / steps
     return out
 
 
