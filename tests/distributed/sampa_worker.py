@@ -79,6 +79,7 @@ def main(folder, case):
     else:
         found = {lam: trained(lam, 30, group) for lam in (0.0, 0.2, 1.0)}
     torch.save(found, Path(folder) / f"{rank}.pt")
+    dist.barrier()  # who ends first must not take the connection from the other
     dist.destroy_process_group()
 
 
