@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,16 +41,7 @@ def reproduce(
         _dry_run(plan, jobs, as_json)
         return
     folder = out or Path("runs") / "reproduce" / f"{plan.row}-{plan.scale}"
-
-    def say(text: str) -> None:
-        if not quiet:
-            print(text, file=sys.stderr, flush=True)
-
-    try:
-        result = run(plan, folder, jobs=jobs, resume=resume, quiet=quiet, say=say)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"go on with --resume --out {folder}") from None
-    _tell(result, folder, as_json)
+    _carry_out(lambda say: run(plan, folder, jobs=jobs, resume=resume, quiet=quiet, say=say), folder, quiet, as_json)
 
 
 def _study(
@@ -76,16 +68,7 @@ def _study(
         print(f"{len(list(study.tasks()))} runs of {study.starts} starts", file=sys.stderr)
         return
     folder = out or Path("runs") / "reproduce" / f"{row}-{scale}"
-
-    def say(text: str) -> None:
-        if not quiet:
-            print(text, file=sys.stderr, flush=True)
-
-    try:
-        result = run_study(study, folder, resume=resume, say=say)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"go on with --resume --out {folder}") from None
-    _tell(result, folder, as_json)
+    _carry_out(lambda say: run_study(study, folder, resume=resume, say=say), folder, quiet, as_json)
 
 
 def _robust_rl(
@@ -111,13 +94,20 @@ def _robust_rl(
         typer.echo(json.dumps(plan.to_plain()) if as_json else to_yaml(plan.to_plain()).rstrip())
         return
     folder = out or Path("runs") / "reproduce" / f"G3-{scale}"
+    _carry_out(lambda say: run_study(plan, folder, resume=resume, say=say), folder, quiet, as_json)
+
+
+def _carry_out(
+    run: Callable[[Callable[[str], None]], dict[str, Any]], folder: Path, quiet: bool, as_json: bool
+) -> None:
+    """Run a row, which is told how to say what comes next, and print what came of it."""
 
     def say(text: str) -> None:
         if not quiet:
             print(text, file=sys.stderr, flush=True)
 
     try:
-        result = run_study(plan, folder, resume=resume, say=say)
+        result = run(say)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"go on with --resume --out {folder}") from None
     _tell(result, folder, as_json)

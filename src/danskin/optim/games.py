@@ -18,11 +18,10 @@ The same rules as pure steps on an operator are in `danskin.minmax.dynamics`. Le
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.optim import Optimizer
 
 from danskin.errors import InputError
@@ -39,13 +38,9 @@ class _Game(Wrapper):
 
     template = PLAYERS
 
-    def _moving(self) -> Iterator[Tensor]:
-        """Parameters that have a gradient: only these move."""
-        return (p for p in self._parameters() if p.grad is not None)
-
     def _finite(self) -> bool:
         """Whether all gradients are; one answer, read once."""
-        return math.isfinite(lists.norm([p.grad for p in self._moving() if p.grad is not None]))
+        return math.isfinite(lists.norm([p.grad for p in self._moved() if p.grad is not None]))
 
     def _run(self, closure: Closure) -> Any:
         """Fresh gradients of the closure; what it returns."""
@@ -103,7 +98,7 @@ class Extragrad(_Game):
         if not self._finite():
             self._told("extrapolated", _SKIPPED)
             return
-        before = [(p, p.detach().clone()) for p in self._moving()]
+        before = [(p, p.detach().clone()) for p in self._moved()]
         self._step_bases()
         for p, was in before:  # behind the base, which sets up its state at its first step
             self._home(p)["anchor"] = was
@@ -176,7 +171,7 @@ class Optimistic(_Game):
         if not self._finite():
             self._skip()
             return loss
-        before = [(p, p.detach().clone()) for p in self._moving()]
+        before = [(p, p.detach().clone()) for p in self._moved()]
         self._step_bases()
         rate = {p: (group, float(group["lr"])) for group in self.param_groups for p in group["params"]}
         for p, was in before:

@@ -217,10 +217,6 @@ class SharpnessAware(Wrapper):
         ok = math.isfinite(norm) and (sharded or math.isfinite(float(loss)))
         return loss, norm, self._agreed(ok)
 
-    def _moved(self) -> list[Tensor]:
-        """The parameters that have a gradient; the others stay where they are."""
-        return [p for p in self._parameters() if p.grad is not None]
-
     def _without_closure(self) -> None:
         if lists.norm(_slopes(self._moved())) > 0:
             raise InputError(

@@ -156,6 +156,10 @@ class Wrapper(Optimizer):
         for group in self.param_groups:
             yield from group["params"]
 
+    def _moved(self) -> list[Tensor]:
+        """The parameters that have a gradient; the others stay where they are."""
+        return [p for p in self._parameters() if p.grad is not None]
+
     def _home(self, parameter: Tensor) -> dict[str, Any]:
         """Where the state of a parameter is kept."""
         if len(self._bases) == 1:
