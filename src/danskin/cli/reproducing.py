@@ -27,11 +27,8 @@ def reproduce(
     """Run a lecture row and print its table; exit code 3 when a claim does not hold."""
     from danskin.recipes.rows import STUDIES
 
-    if row.upper() in STUDIES:
+    if row.upper() in STUDIES or row.upper() == "G3":
         _study(row.upper(), scale, seeds, jobs, out, resume, dry_run, as_json, quiet)
-        return
-    if row.upper() == "G3":
-        _robust_rl(scale, seeds, jobs, out, resume, dry_run, as_json, quiet)
         return
     from danskin.recipes.reproduce import reproduce as run
     from danskin.recipes.rows import plan_of
@@ -55,46 +52,31 @@ def _study(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """A row of games."""
+    """A row of games, or of robust RL: one process does all of it."""
     from danskin.errors import ConfigError
-    from danskin.recipes.game_study import run_study, study_of
     from danskin.run.recipe import to_yaml
 
+    study_of: Any
+    run_study: Any
+    if row == "G3":
+        from danskin.recipes.g3.plan import plan_of as study_of
+        from danskin.recipes.g3.study import run_study
+
+        together = "whose seeds are one stack"
+    else:
+        from danskin.recipes.game_study import run_study, study_of
+
+        together = "whose starts are one batch"
     if jobs is not None:
-        raise ConfigError(f"--jobs: expected none for {row}, whose starts are one batch, got {jobs}; leave it out")
+        raise ConfigError(f"--jobs: expected none for {row}, {together}, got {jobs}; leave it out")
     study = study_of(row, scale, seeds)
     if dry_run:
         typer.echo(json.dumps(study.to_plain()) if as_json else to_yaml(study.to_plain()).rstrip())
-        print(f"{len(list(study.tasks()))} runs of {study.starts} starts", file=sys.stderr)
+        if row != "G3":
+            print(f"{len(list(study.tasks()))} runs of {study.starts} starts", file=sys.stderr)
         return
     folder = out or Path("runs") / "reproduce" / f"{row}-{scale}"
     _carry_out(lambda say: run_study(study, folder, resume=resume, say=say), folder, quiet, as_json)
-
-
-def _robust_rl(
-    scale: str,
-    seeds: int | None,
-    jobs: int | None,
-    out: Path | None,
-    resume: bool,
-    dry_run: bool,
-    as_json: bool,
-    quiet: bool,
-) -> None:
-    """Row G3."""
-    from danskin.errors import ConfigError
-    from danskin.recipes.g3.plan import plan_of
-    from danskin.recipes.g3.study import run_study
-    from danskin.run.recipe import to_yaml
-
-    if jobs is not None:
-        raise ConfigError(f"--jobs: expected none for G3, whose seeds are one stack, got {jobs}; leave it out")
-    plan = plan_of("G3", scale, seeds)
-    if dry_run:
-        typer.echo(json.dumps(plan.to_plain()) if as_json else to_yaml(plan.to_plain()).rstrip())
-        return
-    folder = out or Path("runs") / "reproduce" / f"G3-{scale}"
-    _carry_out(lambda say: run_study(plan, folder, resume=resume, say=say), folder, quiet, as_json)
 
 
 def _carry_out(
