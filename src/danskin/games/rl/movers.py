@@ -13,7 +13,8 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
-from danskin.errors import InputError, suggest
+import danskin.optim
+from danskin.errors import DivergenceError, InputError, suggest
 from danskin.games.langevin import LangevinGame
 
 Payoff = Callable[[], Tensor]
@@ -110,7 +111,7 @@ class _Descending:
 
 @dataclass(frozen=True)
 class ExtraAdam:
-    """Extragradient with Adam's step: look ahead, then step from where one was with the gradient found there.
+    """Extragradient with Adam's step: `danskin.optim.ExtraAdam`, for players that are stacks of seeds.
 
     Args:
         lr: of both players.
@@ -128,24 +129,35 @@ class ExtraAdam:
 
     def start(self, x: Sequence[Tensor], y: Sequence[Tensor], seeds: Sequence[int]) -> Moving:
         """See `Mover`."""
-        return _Looking(x, y, lambda side, maximize: torch.optim.Adam(side, self.lr, maximize=maximize, fused=True))
+        return _Looking(x, y, self.lr)
 
 
-class _Looking(_Descending):
-    """The first step's moments stay, its place does not."""
+class _Looking:
+    """`danskin.optim.ExtraAdam` on both players' stacks; NaN stops it, for one seed's would hold up all the others."""
+
+    def __init__(self, x: Sequence[Tensor], y: Sequence[Tensor], lr: float) -> None:
+        self.parameters = [*x, *y]
+        groups = [{"params": list(x)}] + ([{"params": list(y), "maximize": True}] if y else [])
+        self.optimizer = danskin.optim.ExtraAdam(groups, lr=lr, fused=True)
 
     def step(self, payoff: Payoff) -> None:
-        here = [p.detach().clone() for p in self.parameters]
-        super().step(payoff)
-        found = torch.autograd.grad(payoff(), self.parameters)
-        with torch.no_grad():
-            for p, g, before in zip(self.parameters, found, here, strict=True):
-                p.copy_(before)
+        def closure() -> Tensor:
+            value = payoff()
+            # .backward() would also fill the gradients of the critic, which belong to its own optimiser.
+            for p, g in zip(self.parameters, torch.autograd.grad(value, self.parameters), strict=True):
                 p.grad = g
-        for optimizer in self.optimizers:
-            optimizer.step()
-        for p in self.parameters:
-            p.grad = None
+            return value.detach()
+
+        self.optimizer.step(closure)
+        self.optimizer.zero_grad()
+        if self.optimizer.skipped:
+            raise DivergenceError("ExtraAdam: a player's gradient is NaN or infinite; lower lr")
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.optimizer.load_state_dict(state["optimizer"])
 
 
 @dataclass(frozen=True)
