@@ -15,6 +15,7 @@ from danskin.games.rl.td3 import TD3, Players, ddpg
 from danskin.minmax.random import Streams
 
 SMALL = TD3(hidden=(8, 8), batch=8)
+STREAMS = Streams.of(0, torch.arange(1))
 
 
 def learner(mover=None, rule=None, seeds=(0, 1), steps=60, world=None, settings=SMALL, warmup=20):
@@ -72,23 +73,23 @@ def test_the_target_looks_beyond_time_limits_but_not_beyond_ends():
 def test_the_agent_climbs_the_value_at_the_states_own_actions_and_the_adversary_descends(rule):
     players = Players(PendulumWorld([0]), [0], rule, DescentAscent(1e-3), SMALL)
     state = torch.randn(1, 50, 3)
-    before = players.payoff(state)
+    before = players.payoff(state, STREAMS)
     own = {"agent": players.agent, "adversary": players.adversary}
     for name, sign in (("agent", -1), ("adversary", 1)):
         net = own[name]
-        grads = torch.autograd.grad(players.payoff(state), list(net.parameters()))
+        grads = torch.autograd.grad(players.payoff(state, STREAMS), list(net.parameters()))
         with torch.no_grad():
             for p, g in zip(net.parameters(), grads, strict=True):
                 p.add_(g, alpha=sign * 1e-2)
-            after = players.payoff(state)
+            after = players.payoff(state, STREAMS)
             for p, g in zip(net.parameters(), grads, strict=True):
                 p.sub_(g, alpha=sign * 1e-2)
         assert sign * (after - before) > 0
     start = [p.detach().clone() for p in players.agent.parameters()]
     other = [p.detach().clone() for p in players.adversary.parameters()]
-    g_agent = torch.autograd.grad(players.payoff(state), list(players.agent.parameters()))
-    g_other = torch.autograd.grad(players.payoff(state), list(players.adversary.parameters()))
-    players.moving.step(lambda: players.payoff(state))
+    g_agent = torch.autograd.grad(players.payoff(state, STREAMS), list(players.agent.parameters()))
+    g_other = torch.autograd.grad(players.payoff(state, STREAMS), list(players.adversary.parameters()))
+    players.moving.step(lambda: players.payoff(state, STREAMS))
     for p, was, g in zip(players.agent.parameters(), start, g_agent, strict=True):
         assert bool(((p - was) * g <= 0).all())
     for p, was, g in zip(players.adversary.parameters(), other, g_other, strict=True):
@@ -171,6 +172,56 @@ def test_without_say_the_adversary_is_not_trained_and_the_agent_acts_alone():
     before = [p.detach().clone() for p in run.players.adversary.parameters()]
     run.run()
     assert all(torch.equal(p, q) for p, q in zip(run.players.adversary.parameters(), before, strict=True))
+
+
+def test_a_random_adversary_acts_as_often_as_its_probability_says_uniformly_in_the_range_and_learns_nothing():
+    run = learner(rule=ProbabilisticAction(0.3, "random"), seeds=range(40), steps=EPISODE + 120, warmup=20)
+    run.schedule = Schedule(EPISODE + 120, 20, explore=0.0)
+    before = [p.detach().clone() for p in run.players.adversary.parameters()]
+    for _ in range(20):
+        run.step()
+    others = []
+    while not run.finished:
+        state = run.world.observation
+        own = run.players.agent(state[:, None])[:, 0].detach()
+        run.step()
+        executed = run.replay.content[:, run.t - 1, 3]
+        others += executed[(executed - own[:, 0]).abs() > 1e-6].tolist()
+    n = 40 * (EPISODE + 100)
+    assert len(others) == pytest.approx(0.3 * n, abs=4 * (n * 0.3 * 0.7) ** 0.5)
+    found = torch.tensor(others).sort()[0]
+    even = -2 + 4 * (torch.arange(len(found)) + 0.5) / len(found)
+    assert float((found - even).abs().max()) < 4 * 1.63 / len(found) ** 0.5  # Kolmogorov-Smirnov at 1 %
+    for net in (run.players.adversary, run.players.targets["adversary"]):
+        assert all(torch.equal(p, q) for p, q in zip(net.parameters(), before, strict=True))
+
+
+@pytest.mark.parametrize("kind", [NoisyAction, ProbabilisticAction])
+@torch.no_grad()
+def test_the_value_of_what_a_random_adversary_does_is_its_mean_over_uniform_actions(kind):
+    settings, n, rule = TD3(hidden=(8, 8), smoothing=0.0, discount=0.9), 20_000, kind(0.25, "random")
+    players = Players(PendulumWorld([0]), [0], rule, DescentAscent(), settings)
+    for net in (players.agent, players.targets["agent"]):
+        net.body.layers[-1].bias.fill_(1.0)  # an action far from the middle, where a random one is on average
+    state = torch.tensor([[[0.6, -0.8, 1.5]]])
+    own, grid = players.agent(state), (-2 + 4 * (torch.arange(1000) + 0.5) / 1000).reshape(1, -1, 1)
+    seen, mine, many = state.expand(1, 1000, 3), own.expand(1, 1000, 1), state.expand(1, n, 3)
+    zeros = torch.zeros(1, n)
+    batch = Batch(many, own.expand(1, n, 1), zeros, many, zeros)
+    payoff, target = -players.payoff(many, STREAMS), players.target(batch, STREAMS).mean()
+
+    def twins(action):
+        return 0.9 * players.targets["critic"](seen[:, : action.shape[1]], action).amin(0)
+
+    def first(action):
+        return players.critic.first(seen[:, : action.shape[1]], action)
+
+    for q, found in ((first, payoff), (twins, target)):
+        values = rule.value(q, mine, grid)
+        tolerance = 4 * float(values.std()) / n**0.5
+        assert abs(float(found - values.mean())) < tolerance
+        assert abs(float(q(own) - values.mean())) > 2 * tolerance  # the agent alone has another value
+    assert len(players.moving.state_dict()["optimizers"]) == 1
 
 
 def test_replay_is_a_ring_for_each_seed():

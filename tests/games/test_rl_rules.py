@@ -45,6 +45,14 @@ def test_a_share_outside_0_to_1_is_refused(kind, share):
         kind(share)
 
 
+@pytest.mark.parametrize("kind", [NoisyAction, ProbabilisticAction])
+def test_a_random_adversary_has_a_say_and_learns_nothing_and_others_are_refused(kind):
+    assert kind(0.1, "random").adversarial and not kind(0.1, "random").learned
+    assert kind(0.1).learned and not kind(0).learned
+    with pytest.raises(InputError, match="learned or random"):
+        kind(0.1, "randon")
+
+
 def test_without_gymnasium_the_command_that_brings_it_is_told(monkeypatch):
     monkeypatch.setitem(sys.modules, "gymnasium", None)
     monkeypatch.delitem(sys.modules, "danskin.games.rl.environments", raising=False)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from danskin.errors import DivergenceError, InputError
 from danskin.games.rl.movers import Mover
+from danskin.games.rl.networks import Actors
 from danskin.games.rl.replay import Replay
 from danskin.games.rl.rules import Rule
 from danskin.games.rl.td3 import TD3, Players
@@ -97,18 +98,21 @@ class Learner:
     @torch.no_grad()
     def _act(self, state: Tensor, streams: Streams) -> Tensor:
         """The executed action, with curiosity."""
-        agent, adversary = self._one(self.players.agent, state, streams.child(0)), None
+        agent = self._one(self.players.agent, state, streams.child(0))
         if not self.rule.adversarial:
             return agent
-        adversary = self._one(self.players.adversary, state, streams.child(1))
+        if self.rule.learned:
+            adversary = self._one(self.players.adversary, state, streams.child(1))
+        else:
+            adversary = self.players.adversary.random(state[:, None], streams.child(1))[:, 0]
         draw = streams.child(2).uniform(torch.empty(len(state), 1))[:, 0]
         return self.rule.executed(agent, adversary, draw)
 
-    def _one(self, actors: Any, state: Tensor, streams: Streams) -> Tensor:
-        low, high = actors.middle - actors.reach, actors.middle + actors.reach
+    def _one(self, actors: Actors, state: Tensor, streams: Streams) -> Tensor:
         if self.t < self.schedule.warmup:
-            return low + (high - low) * streams.uniform(torch.empty(len(state), len(low)))
-        action = actors(state[:, None])[:, 0]
+            return actors.random(state[:, None], streams)[:, 0]
+        low, high = actors.middle - actors.reach, actors.middle + actors.reach
+        action: Tensor = actors(state[:, None])[:, 0]
         if not bool(action.isfinite().all()):
             raise DivergenceError(f"Learner: a policy is no longer finite at step {self.t}; lower lr or epsilon")
         noise = self.schedule.explore * actors.reach * streams.normal(action)

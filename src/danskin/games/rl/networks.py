@@ -79,6 +79,16 @@ class Actors(nn.Module):
         """The actions, (n, batch, a)."""
         return self.middle + self.reach * torch.tanh(self.body(observation))
 
+    def random(self, observation: Tensor, streams: Streams) -> Tensor:
+        """Actions uniform in the range, of the shape that `forward` gives, whatever is observed.
+
+        Args:
+            observation: (n, batch, o).
+            streams: one for each seed.
+        """
+        low, high = self.middle - self.reach, self.middle + self.reach
+        return low + (high - low) * streams.uniform(observation.new_empty(*observation.shape[:-1], len(low)))
+
 
 class Critics(nn.Module):
     """Action values: (n, batch, o), (n, batch, a) to (count, n, batch), by `count` independent networks a seed.

@@ -8,19 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from danskin.errors import InputError
+from danskin.errors import InputError, suggest
+
+#: Who the adversary is: a player that learns; or a control that plays actions uniform in the range, each drawn anew.
+Adversary = Literal["learned", "random"]
+ADVERSARIES = ("learned", "random")
 
 #: From actions (..., a) to values (...); the states are fixed in it.
 Values = Callable[[Tensor], Tensor]
 
 
-def _check_share(who: str, what: str, value: float) -> None:
+def _check(who: str, what: str, value: float, adversary: str) -> None:
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
         raise InputError(f"{who}: expected {what} in [0, 1], got {value!r}; 0.1 is usual, 0 is no adversary")
+    if adversary not in ADVERSARIES:
+        known = suggest(str(adversary), ADVERSARIES)
+        raise InputError(f"{who}: expected the adversary learned or random, got {adversary!r}; {known}")
 
 
 @dataclass(frozen=True)
@@ -29,9 +37,10 @@ class NoisyAction:
 
     Args:
         delta: the adversary's share, in [0, 1]; 0 is no adversary.
+        adversary: "learned"; or "random", the control that tells whether a learned one does more than noise.
 
     Raises:
-        InputError: delta outside [0, 1].
+        InputError: delta outside [0, 1], or another adversary.
 
     Lecture: G3.
 
@@ -41,14 +50,20 @@ class NoisyAction:
     """
 
     delta: float = 0.1
+    adversary: Adversary = "learned"
 
     def __post_init__(self) -> None:
-        _check_share("NoisyAction", "delta", self.delta)
+        _check("NoisyAction", "delta", self.delta, self.adversary)
 
     @property
     def adversarial(self) -> bool:
         """Whether the adversary has any say."""
         return self.delta > 0
+
+    @property
+    def learned(self) -> bool:
+        """Whether the adversary has any say, and learns what to do with it."""
+        return self.adversarial and self.adversary == "learned"
 
     def executed(self, agent: Tensor, adversary: Tensor, draw: Tensor) -> Tensor:
         """The executed actions.
@@ -71,9 +86,10 @@ class ProbabilisticAction:
 
     Args:
         alpha: the probability, in [0, 1]; 0 is no adversary.
+        adversary: "learned"; or "random", the control that tells whether a learned one does more than noise.
 
     Raises:
-        InputError: alpha outside [0, 1].
+        InputError: alpha outside [0, 1], or another adversary.
 
     Lecture: G3.
 
@@ -85,14 +101,20 @@ class ProbabilisticAction:
     """
 
     alpha: float = 0.1
+    adversary: Adversary = "learned"
 
     def __post_init__(self) -> None:
-        _check_share("ProbabilisticAction", "alpha", self.alpha)
+        _check("ProbabilisticAction", "alpha", self.alpha, self.adversary)
 
     @property
     def adversarial(self) -> bool:
         """Whether the adversary has any say."""
         return self.alpha > 0
+
+    @property
+    def learned(self) -> bool:
+        """Whether the adversary has any say, and learns what to do with it."""
+        return self.adversarial and self.adversary == "learned"
 
     def executed(self, agent: Tensor, adversary: Tensor, draw: Tensor) -> Tensor:
         """The executed actions.

@@ -103,7 +103,7 @@ class Players:
         self.networks = {"agent": self.agent, "adversary": self.adversary, "critic": self.critic}
         self.targets = {name: copy.deepcopy(net).requires_grad_(False) for name, net in self.networks.items()}
         self.optimizer = torch.optim.Adam(self.critic.parameters(), settings.critic_lr, fused=True)
-        adversary = list(self.adversary.parameters()) if rule.adversarial else []
+        adversary = list(self.adversary.parameters()) if rule.learned else []
         self.moving = mover.start(list(self.agent.parameters()), adversary, seeds)
         self.updates = 0
 
@@ -126,16 +126,25 @@ class Players:
 
         def payoff() -> Tensor:
             turn = next(turns)  # the critics' batch first, then a fresh one for each further gradient
-            drawn = replay.sample(streams.child(2 + turn), self.settings.batch) if turn else batch
-            return self.payoff(drawn.state)
+            own = streams.child(2 + turn)
+            drawn = replay.sample(own, self.settings.batch) if turn else batch
+            return self.payoff(drawn.state, own.child(0))
 
         self.moving.step(payoff)
         self._follow()
 
-    def payoff(self, state: Tensor) -> Tensor:
-        """What the agent minimises and the adversary maximises: minus the mean value, summed over the seeds."""
-        agent = self.agent(state)
-        adversary = self.adversary(state) if self.rule.adversarial else agent
+    def payoff(self, state: Tensor, streams: Streams) -> Tensor:
+        """What the agent minimises and the adversary maximises: minus the mean value, summed over the seeds.
+
+        Args:
+            state: (n, batch, o).
+            streams: of a random adversary, one for each seed.
+        """
+        agent = adversary = self.agent(state)
+        if self.rule.learned:
+            adversary = self.adversary(state)
+        elif self.rule.adversarial:
+            adversary = self.adversary.random(state, streams)
         value = self.rule.value(lambda action: self.critic.first(state, action), agent, adversary)
         return -value.mean(-1).sum()
 
@@ -150,8 +159,10 @@ class Players:
         s = batch.following
         agent = self._smooth(self.targets["agent"](s), streams.child(0))
         adversary = agent
-        if self.rule.adversarial:
+        if self.rule.learned:
             adversary = self._smooth(self.targets["adversary"](s), streams.child(1))
+        elif self.rule.adversarial:  # one draw a transition: the target's mean is that over the adversary's actions
+            adversary = self.adversary.random(s, streams.child(1))
         value = self.rule.value(lambda action: self.targets["critic"](s, action).amin(0), agent, adversary)
         return batch.reward + self.settings.discount * (1 - batch.terminal) * value
 
@@ -165,7 +176,7 @@ class Players:
     @torch.no_grad()
     def _follow(self) -> None:
         for name, net in self.networks.items():
-            if name == "adversary" and not self.rule.adversarial:
+            if name == "adversary" and not self.rule.learned:
                 continue
             torch._foreach_lerp_(list(self.targets[name].parameters()), list(net.parameters()), self.settings.polyak)
 
