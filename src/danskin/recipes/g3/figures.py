@@ -11,7 +11,7 @@ import torch
 from danskin.report.curves import drawn
 from danskin.report.drawing import Drawn
 
-_SHOWN = ("plain", "gda", "extra", "ld", "ld_five", "pr_ld")
+_SHOWN = ("plain", "gda", "extra", "ld", "pr_random", "pr_gda", "pr_ld")
 
 
 def draw(result: Mapping[str, Any]) -> list[Drawn]:
