@@ -4,10 +4,12 @@
     python bench/optim.py --models small_cnn --rounds 15  # one model
 
 A row is a few steps of one optimiser around SGD with momentum, on one batch. Its time is divided by its number of
-gradients times the time of a bare gradient: forward pass, loss, backward pass, zeroed gradients, no optimiser at all.
-What is above 1 is thus everything that is no gradient, the step of SGD included (see "SGD alone"). Rows of one round
-are run interleaved, in a new order each round; ratios pair two runs of one round. "Outside" is another clock for the
-same thing, which other work on the machine disturbs less: CPU time of a call outside of its closures, over that inside.
+gradients times the time of a bare gradient: forward pass, loss, backward pass, zeroed gradients, no optimiser at all;
+ESAM's forward pass without gradient counts as a bare one of those. What is above 1 is thus everything that is no pass,
+the step of SGD included; "without SGD" takes what torch's own SGD.step costs off again ("SGD of torch alone" less
+bare). Rows of one round are run interleaved, in a new order each round; ratios pair two runs of one round. "Outside" is
+another clock for the same thing, which other work on the machine disturbs less: CPU time of a call outside of its
+closures, over that inside.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from measure import commit, machine, paired_ratios, peak_of_tensors, time_interl
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from danskin import AESAM, ASAM, GSAM, SAM, FriendlySAM, LookSAM
+from danskin import AESAM, ASAM, ESAM, GSAM, SAM, FriendlySAM, LookSAM
 from danskin.models import build
 from danskin.optim import Plain
 
@@ -38,6 +40,7 @@ KEEP_MEMORY = {
     "MALLOC_MMAP_THRESHOLD_": str(2**32),
     "MALLOC_TOP_PAD_": str(2**26),
 }
+BARE, FORWARD, TORCH = "bare", "bare forward", "SGD of torch alone"
 PEER = "pytorch_optimizer"
 try:
     import pytorch_optimizer as peer
@@ -68,11 +71,15 @@ KEPT = {"lr": 1e-4, "momentum": 0.9, "weight_decay": 5e-4}
 
 
 class Row(NamedTuple):
-    """An optimiser: model -> one step with a closure, and steps in a call (more where they differ)."""
+    """An optimiser: model -> one step with a closure, and steps in a call (more where they differ).
 
-    make: Callable[[nn.Module], Callable[[Callable[[], Tensor]], object]]
+    `examples`: the step takes ``forward`` and labels instead.
+    """
+
+    make: Callable[[nn.Module], Callable[..., object]]
     steps: int = 1
     peer: bool = False
+    examples: bool = False
 
 
 def ours(make: Callable[..., torch.optim.Optimizer], **options: Any) -> Callable[[nn.Module], Any]:
@@ -107,7 +114,7 @@ def theirs(name: str, **options: Any) -> Callable[[nn.Module], Any]:
 
 
 ROWS: dict[str, Row] = {
-    "SGD of torch alone": Row(lambda model: torch_alone(sgd(model)), 2),
+    TORCH: Row(lambda model: torch_alone(sgd(model)), 2),
     "SGD alone": Row(ours(Plain), 2),
     "SAM": Row(ours(SAM)),
     "ASAM": Row(ours(ASAM)),
@@ -115,6 +122,7 @@ ROWS: dict[str, Row] = {
     "FriendlySAM": Row(ours(FriendlySAM)),
     "LookSAM, k = 5": Row(ours(LookSAM, k=5), 5),
     "AE-SAM": Row(ours(AESAM, steps=200), 5),
+    "ESAM, gamma = 0.5": Row(ours(ESAM), examples=True),
     f"{PEER} SAM": Row(theirs("SAM"), peer=True),
     f"{PEER} SAM, foreach": Row(theirs("SAM", foreach=True), peer=True),
     f"{PEER} FriendlySAM, foreach": Row(theirs("FriendlySAM", foreach=True), peer=True),
@@ -130,7 +138,7 @@ class Ready:
         self.model = build(workload.name, input_shape=workload.shape, classes=10).train()
         self.x = torch.rand(workload.batch, *workload.shape)
         self.y = torch.randint(0, 10, (workload.batch,))
-        self.taken, self.inside = 0, 0.0
+        self.taken, self.forwards, self.inside = 0.0, 0, 0.0
 
     def closure(self) -> Tensor:
         begun = time.process_time()
@@ -140,55 +148,82 @@ class Ready:
         self.inside += time.process_time() - begun
         return loss
 
+    def forward(self, rows: Tensor | None) -> Tensor:
+        """What ESAM asks; its backward passes are made by itself and count as outside."""
+        begun = time.process_time()
+        x = self.x if rows is None else self.x[rows]
+        if torch.is_grad_enabled():
+            self.taken += len(x) / len(self.x)
+        else:
+            self.forwards += 1
+        logits = self.model(x)
+        self.inside += time.process_time() - begun
+        return logits
+
     def bare(self) -> None:
         self.model.zero_grad(set_to_none=True)
         self.closure()
 
+    @torch.no_grad()
+    def bare_forward(self) -> None:
+        self.forward(None)
+
 
 def measure(workload: Workload, rounds: int, seed: int, only: str, say: Callable[[str], None]) -> dict[str, Any]:
     """Seconds, gradients and ratios of every row."""
-    taken: dict[str, list[int]] = {}
+    taken: dict[str, list[tuple[float, int]]] = {}
     outside: dict[str, list[float]] = {}
     calls: dict[str, Callable[[], object]] = {}
+    steps: dict[str, int] = {}
 
     def add(label: str, ready: Ready, once: Callable[[], object], repeats: int) -> None:
         def call() -> None:
-            before, inside, begun = ready.taken, ready.inside, time.process_time()
+            before, inside, begun = (ready.taken, ready.forwards), ready.inside, time.process_time()
             for _ in range(repeats):
                 once()
             inside = ready.inside - inside
             outside.setdefault(label, []).append((time.process_time() - begun - inside) / inside)
-            taken.setdefault(label, []).append(ready.taken - before)
+            taken.setdefault(label, []).append((ready.taken - before[0], ready.forwards - before[1]))
 
-        calls[label] = call
+        calls[label], steps[label] = call, repeats
 
-    for label in ("bare", "bare, again"):
+    for label in (BARE, "bare, again"):
         ready = Ready(workload)
         add(label, ready, ready.bare, workload.bare)
+    ready = Ready(workload)
+    add(FORWARD, ready, ready.bare_forward, workload.bare)
     for label, row in ROWS.items():
-        if (row.peer and peer is None) or only not in label:
+        if (row.peer and peer is None) or (only not in label and label != TORCH):
             continue
         ready = Ready(workload)
         step = row.make(ready.model)
         full = row.steps if row.steps == 5 else max(1, workload.bare * row.steps // 2)
-        add(label, ready, lambda step=step, ready=ready: step(ready.closure), full)
+        what = (ready.forward, ready.y) if row.examples else (ready.closure,)
+        add(label, ready, lambda step=step, what=what: step(*what), full)
     seconds = time_interleaved(calls, rounds, 1, seed, lambda _: None, say)
-    found: dict[str, Any] = {}
-    each = {
+
+    def ratios(label: str, clock: str, sgd: bool) -> dict[str, Any]:
+        """Time over that of as many bare passes, round by round."""
+        over, under = [], []
+        for i, (gradients, forwards) in enumerate(taken[label][-rounds:]):
+            bare = seconds[BARE][clock][i] / workload.bare
+            step = 0.0 if sgd else seconds[TORCH][clock][i] / steps[TORCH] - bare
+            over.append(seconds[label][clock][i] - step * steps[label])
+            under.append(gradients * bare + forwards * seconds[FORWARD][clock][i] / workload.bare)
+        return paired_ratios(over, under)
+
+    return {
         label: {
-            clock: [s / n for s, n in zip(values, taken[label][-rounds:], strict=True)]
-            for clock, values in clocks.items()
+            "gradients": [gradients for gradients, _ in taken[label][-rounds:]],
+            "forwards": taken[label][-1][1],
+            "seconds": clocks,
+            "outside": None if label in ROWS and ROWS[label].examples else outside[label][-rounds:],
+            "ratio": {clock: ratios(label, clock, sgd=True) for clock in clocks},
+            "without SGD": ratios(label, "cpu", sgd=False) if label in ROWS else None,
         }
         for label, clocks in seconds.items()
+        if label != FORWARD
     }
-    for label, clocks in each.items():
-        found[label] = {
-            "gradients": taken[label][-rounds:],
-            "seconds per gradient": clocks,
-            "outside": outside[label][-rounds:],
-            "ratio": {clock: paired_ratios(values, each["bare"][clock]) for clock, values in clocks.items()},
-        }
-    return found
 
 
 def memory(workload: Workload) -> dict[str, Any]:
@@ -204,7 +239,7 @@ def memory(workload: Workload) -> dict[str, Any]:
         def call(row: Row = row, ready: Ready = ready) -> None:
             step = row.make(ready.model)
             for _ in range(2 * row.steps):
-                step(ready.closure)
+                step(*((ready.forward, ready.y) if row.examples else (ready.closure,)))
             ready.model.zero_grad()
 
         peaks[label] = peak_of_tensors(call)
@@ -304,17 +339,21 @@ def page(report: dict[str, Any]) -> str:
             "",
             f"## {name}, {w.batch} x {'x'.join(map(str, w.shape))}, {rounds} rounds",
             "",
-            "| row | gradients a call | CPU time | wall time | outside | peak memory above SGD, in copies of weights |",
-            "|---|---:|---:|---:|---:|---:|",
+            "| row | gradients a call | CPU time | wall time | CPU without SGD | outside "
+            "| peak memory above SGD, in copies of weights |",
+            "|---|---:|---:|---:|---:|---:|---:|",
         ]
         for label, row in found.items():
             counts = sorted(set(row["gradients"]))
-            span = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+            span = f"{counts[0]:g}" if len(counts) == 1 else f"{counts[0]:g} to {counts[-1]:g}"
+            if row["forwards"]:
+                span += f" and {row['forwards']} forward"
             held = report["memory"][name].get(label)
             copies = "-" if held is None else f"{held['copies']:.2f}"
             cpu, wall = (spread(row["ratio"][clock]) for clock in ("cpu", "wall"))
-            outside = statistics.median(row["outside"])
-            lines.append(f"| {label} | {span} | {cpu} | {wall} | {outside:.3f} | {copies} |")
+            outside = "-" if row["outside"] is None else f"{statistics.median(row['outside']):.3f}"
+            own = "-" if row["without SGD"] is None else spread(row["without SGD"])
+            lines.append(f"| {label} | {span} | {cpu} | {wall} | {own} | {outside} | {copies} |")
     if report["paths"]:
         lines += [
             "",

@@ -11,14 +11,16 @@ import torch
 from torch import Tensor
 
 
+_SMALL, _LARGE = 1e-16, 1e16  # lengths whose squares no type of float loses
+
+
 def own(tensors: Sequence[Tensor]) -> list[Tensor]:
     """What this process holds of each, in its own memory: all that is needed for what is done entry by entry.
 
     Some operations on lists know no DTensor, and the others are slow on them.
     """
-    if "torch.distributed.tensor" not in sys.modules:
-        return list(tensors)
-    return [t._local_tensor if _is_sharded(t) else t for t in tensors]  # type: ignore[attr-defined]
+    shard = _shard()
+    return list(tensors) if shard is None else [t._local_tensor if isinstance(t, shard) else t for t in tensors]
 
 
 @torch.no_grad()
@@ -27,17 +29,30 @@ def squares(tensors: Sequence[Tensor]) -> list[float]:
     if not tensors:
         return []
     parts = own(tensors)
-    lengths = _together(torch._foreach_norm(parts, 2)).tolist()
-    sums = [
-        n * n if 1e-16 < n < 1e16 else float(_wide(t).square().sum())  # squares may have left the range of their type
-        for n, t in zip(lengths, parts, strict=True)
-    ]
-    return _of_all(sums, tensors)
+    return _of_all(_squares(parts, _lengths(parts)), tensors)
 
 
+@torch.no_grad()
 def norm(tensors: Sequence[Tensor]) -> float:
     """The l2 norm of all of them together; 0 of none. Under sharding the same on every process."""
-    return math.sqrt(sum(squares(tensors)))
+    if not tensors:
+        return 0.0
+    parts = own(tensors)
+    lengths = _lengths(parts)
+    if _shard() is None and min(lengths) > _SMALL and max(lengths) < _LARGE:
+        return math.hypot(*lengths)
+    return math.sqrt(sum(_of_all(_squares(parts, lengths), tensors)))
+
+
+def _lengths(parts: list[Tensor]) -> list[float]:
+    return _together(torch._foreach_norm(parts, 2)).tolist()
+
+
+def _squares(parts: list[Tensor], lengths: list[float]) -> list[float]:
+    return [
+        n * n if _SMALL < n < _LARGE else float(_wide(t).square().sum())  # squares may have left the range of their type
+        for n, t in zip(lengths, parts, strict=True)
+    ]
 
 
 @torch.no_grad()
@@ -57,10 +72,13 @@ def _together(numbers: Sequence[Tensor]) -> Tensor:
 
 def _of_all(sums: list[float], like: Sequence[Tensor]) -> list[float]:
     """Sums over what this process holds to sums over whole tensors: one message for each way of sharding."""
+    shard = _shard()
+    if shard is None:
+        return sums
     ways: dict[Any, list[int]] = {}
-    for i, t in enumerate(like) if "torch.distributed.tensor" in sys.modules else ():
-        if _is_sharded(t):
-            ways.setdefault((t.device_mesh, tuple(t.placements)), []).append(i)  # type: ignore[attr-defined]
+    for i, t in enumerate(like):
+        if isinstance(t, shard):
+            ways.setdefault((t.device_mesh, tuple(t.placements)), []).append(i)
     for (mesh, placements), at in ways.items():
         from torch.distributed.tensor import DTensor, Partial, Replicate
 
@@ -74,9 +92,10 @@ def _of_all(sums: list[float], like: Sequence[Tensor]) -> list[float]:
     return sums
 
 
-def _is_sharded(t: Tensor) -> bool:
-    module = sys.modules.get("torch.distributed.tensor")  # slow to import, and there wherever a DTensor was made
-    return module is not None and isinstance(t, module.DTensor)
+def _shard() -> Any:
+    """The class of shards; None where there can be none: its module is slow to import, and there once one was made."""
+    module = sys.modules.get("torch.distributed.tensor")
+    return None if module is None else module.DTensor
 
 
 def _wide(t: Tensor) -> Tensor:

@@ -56,7 +56,12 @@ def buffers_noted(model: nn.Module | None) -> Iterator[Callable[[], None]]:
             note(module)
         yield put_back
         return
-    handle = register_module_forward_pre_hook(lambda module, inputs: note(module) if module.training else None)
+
+    def note_in_training(module: nn.Module, inputs: Any) -> None:
+        if module._buffers and module.training:
+            note(module)
+
+    handle = register_module_forward_pre_hook(note_in_training)
     try:
         yield put_back
     finally:

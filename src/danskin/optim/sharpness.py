@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, cast
 
 import torch
@@ -153,8 +153,9 @@ class SharpnessAware(Wrapper):
             self._remember(weights)
         if self.scaler is not None:
             self.scaler.update()
-        self._told("sharpness_steps", self.steps + 1)
-        self._told("sharpness_skipped", self.skipped + (not ok))
+        counts = self.param_groups[0]
+        counts["sharpness_steps"] += 1
+        counts["sharpness_skipped"] += not ok
         self.last = StepInfo(loss, taken, taken, time.perf_counter() - started, norm, not ok)
         return loss
 
@@ -163,18 +164,16 @@ class SharpnessAware(Wrapper):
         dice = Dice(list(self._parameters())) if self.same_rng else None
         local = self.perturbation == "local" and self.active
         with buffers_noted(self.model) as put_back:
-            loss, norm, ok = self._pass(closure, self._unsynchronised() if local else nullcontext())
+            loss, norm, ok, weights = self._pass(closure, self._unsynchronised() if local else nullcontext())
         if not ok:
             put_back()  # statistics of what is not finite would stay so
         if not ok or not self.active or not self._due(self._mean(norm) if local else norm):
             if local and ok:  # this gradient is stepped along: it must be the one of all processes
                 self._average()
             self._unscale()
-            weights = self._moved()
             if ok and self.active:
                 self._reuse(weights, _slopes(weights))
             return loss, norm, 1, ok
-        weights = self._moved()
         g = _slopes(weights)
         if self.scaler is not None:
             torch._foreach_mul_(g, 1 / self.scaler.get_scale())
@@ -191,31 +190,31 @@ class SharpnessAware(Wrapper):
             if dice is not None:
                 dice.again()
             kept = buffers_kept(self.model) if self.buffers == "first" else nullcontext()
-            _, _, ok = self._pass(closure, kept)
+            _, _, ok, moved = self._pass(closure, kept)
         finally:
             torch._foreach_copy_(lists.own(weights), saved)  # by copy: adding and subtracting would round
         self._unscale()
         if ok and first is None:
-            self._combine(weights, None, _slopes([w for w in weights if w.grad is not None]))
+            self._combine(moved, None, _slopes(moved))
         elif ok and first is not None:
             both = [(w, f) for w, f in zip(weights, first, strict=True) if w.grad is not None]
             self._combine([w for w, _ in both], [f for _, f in both], _slopes([w for w, _ in both]))
         return loss, norm, 2, ok
 
-    def _pass(self, closure: Closure, around: AbstractContextManager[Any]) -> tuple[Tensor, float, bool]:
-        """(loss, norm of the gradient without the scaler's factor, finite), gradients made anew."""
+    def _pass(self, closure: Closure, around: AbstractContextManager[Any]) -> tuple[Tensor, float, bool, list[Tensor]]:
+        """(loss, norm of the gradient without the scaler's factor, finite, what has one), gradients made anew."""
         self.zero_grad()
-        with ExitStack() as stack:
-            stack.enter_context(around)
+        with around:
             loss = asked(type(self).__name__, closure)
-        g = _slopes(self._moved())
+        weights = self._moved()
+        g = _slopes(weights)
         if any(t.is_sparse for t in g):
             raise InputError(f"{type(self).__name__}: expected dense gradients, got sparse ones; use sparse=False")
         self._check_scaler()
         norm = lists.norm(g) / (self.scaler.get_scale() if self.scaler is not None else 1)
         sharded = self._group is None and dist.is_available() and dist.is_initialized()  # nobody to agree with
         ok = math.isfinite(norm) and (sharded or math.isfinite(float(loss)))
-        return loss, norm, self._agreed(ok)
+        return loss, norm, self._agreed(ok), weights
 
     def _without_closure(self) -> None:
         if lists.norm(_slopes(self._moved())) > 0:
