@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-
 _SMALL, _LARGE = 1e-16, 1e16  # lengths whose squares no type of float loses
 
 
@@ -50,7 +49,7 @@ def _lengths(parts: list[Tensor]) -> list[float]:
 
 def _squares(parts: list[Tensor], lengths: list[float]) -> list[float]:
     return [
-        n * n if _SMALL < n < _LARGE else float(_wide(t).square().sum())  # squares may have left the range of their type
+        n * n if _SMALL < n < _LARGE else float(_wide(t).square().sum())  # squares may have left their range
         for n, t in zip(lengths, parts, strict=True)
     ]
 
