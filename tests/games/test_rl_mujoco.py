@@ -1,6 +1,7 @@
 """Changed physics of MuJoCo environments, and learning in them."""
 
 import re
+import sys
 from itertools import pairwise
 
 import numpy as np
@@ -9,9 +10,8 @@ import torch
 
 pytest.importorskip("gymnasium", reason="gymnasium is not installed: pip install 'danskin[rl]'")
 mujoco = pytest.importorskip("mujoco", reason="mujoco is not installed: pip install 'danskin[rl]'")
-pytest.importorskip("imageio", reason="gymnasium's MuJoCo needs imageio: pip install 'danskin[rl]'")
 
-from danskin.errors import InputError  # noqa: E402
+from danskin.errors import InputError, MissingError  # noqa: E402
 from danskin.games.rl.environments import VectorWorld, make  # noqa: E402
 from danskin.games.rl.evaluate import Condition, gymnasium_returns  # noqa: E402
 from danskin.games.rl.learner import Learner, Schedule  # noqa: E402
@@ -143,3 +143,24 @@ def test_returns_over_conditions_are_those_of_a_loop_of_single_episodes():
             total, over = total + reward, terminated or truncated
         assert float(found[1, c, 1]) == total
         env.close()
+
+
+def test_without_imageio_mujoco_acts_and_saving_a_picture_tells_what_is_missing(monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("gymnasium.envs.mujoco")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "imageio", None)  # as if it were not installed
+    env = make("InvertedPendulum-v5")
+    env.reset(seed=0)
+    assert env.step(np.zeros(1, dtype=np.float32))[1] == 1.0
+    rendering = sys.modules["gymnasium.envs.mujoco.mujoco_rendering"]
+    with pytest.raises(MissingError, match=r"imwrite.*pip install 'danskin\[rl\]'"):
+        rendering.imageio.imwrite("picture.png", np.zeros((2, 2, 3)))
+    env.close()
+
+
+def test_without_mujoco_the_command_that_brings_it_is_told(monkeypatch):
+    for name in [name for name in sys.modules if name.startswith(("gymnasium.envs.mujoco", "mujoco"))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "mujoco", None)
+    with pytest.raises(MissingError, match=r"pip install 'danskin\[rl\]'"):
+        make("InvertedPendulum-v5")

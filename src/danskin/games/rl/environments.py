@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from danskin.errors import InputError, MissingError, suggest
-from danskin.games.rl.extra import needed
+from danskin.games.rl.extra import import_mujoco_without_imageio, needed
 from danskin.games.rl.physics import physics_state, restore_physics
 from danskin.games.rl.rules import Rule
 from danskin.games.rl.world import Move, check_actions
@@ -36,13 +36,19 @@ def check_box(env: Any, who: str) -> None:
 
 
 def make(name: str, **settings: Any) -> Any:
-    """gymnasium.make with this library's errors.
+    """gymnasium.make with this library's errors, and MuJoCo without imageio.
 
     Raises:
         MissingError: gymnasium, or the simulator that the environment needs, is not installed.
         InputError: there is no such environment.
     """
     try:
+        try:
+            return gymnasium.make(name, **settings)
+        except ImportError as error:
+            if error.name != "imageio":
+                raise
+        import_mujoco_without_imageio()
         return gymnasium.make(name, **settings)
     except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
         raise MissingError(f"{name}: its simulator is needed, got {error}", "pip install 'danskin[rl]'") from error
