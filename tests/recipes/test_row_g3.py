@@ -1,6 +1,7 @@
 """Row G3: it runs, survives a kill, and its intervals are of pairs."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,13 +11,16 @@ import pytest
 import torch
 
 from danskin.errors import ConfigError
+from danskin.recipes.g3.cost import estimate
 from danskin.recipes.g3.plan import plan_of
 from danskin.recipes.g3.study import gathered, run_study
 from danskin.run import checkpoint
+from danskin.run.recipe import parse_yaml
 from danskin.run.robust_rl import run_robust_rl
 
 _RUN = """
 import sys; from pathlib import Path
+from danskin.recipes.g3.cost import estimate
 from danskin.recipes.g3.plan import plan_of
 from danskin.run.robust_rl import run_robust_rl
 run_robust_rl(plan_of("G3", "smoke").methods["ld"], Path(sys.argv[1]))
@@ -72,3 +76,21 @@ def test_differences_are_of_pairs_so_a_shift_that_all_seeds_share_has_no_width()
     nominal = found["returns", "plain", "nominal"]
     assert nominal["mean"] == pytest.approx(float(base[:, 0].mean()), rel=1e-4)
     assert nominal["interval"][1] - nominal["interval"][0] > 50
+
+
+def test_a_dry_run_prints_the_plan_and_what_it_will_cost_and_writes_nothing(cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = cli("reproduce", "G3", "--dry-run")
+    assert parse_yaml(done.out, "out")["methods"]["ld"]["mover"]["name"] == "mixed_ne_ld"
+    lines = done.err.strip().splitlines()
+    assert [line.split(":")[0] for line in lines[:-1]] == ["plain", "gda", "ld"]
+    seconds = [float(re.search(r"150 of them without learning, ([0-9.]+) s each", line)[1]) for line in lines[:-1]]
+    minutes = float(re.fullmatch(r"about ([0-9.]+) min of training.*", lines[-1])[1])
+    assert min(seconds) > 0 and minutes == pytest.approx(sum(seconds) * 300 / 60, abs=0.051 + 3 * 5e-5 * 5)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_timed_here_is_said(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gymnasium", None)
+    monkeypatch.delitem(sys.modules, "danskin.games.rl.environments", raising=False)
+    assert estimate(plan_of("G3", "full")).splitlines()[-1].startswith("not timed: robust RL: gymnasium is needed")

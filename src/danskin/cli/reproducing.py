@@ -59,6 +59,7 @@ def _study(
     study_of: Any
     run_study: Any
     if row == "G3":
+        from danskin.recipes.g3.cost import estimate
         from danskin.recipes.g3.plan import plan_of as study_of
         from danskin.recipes.g3.study import run_study
 
@@ -72,8 +73,8 @@ def _study(
     study = study_of(row, scale, seeds)
     if dry_run:
         typer.echo(json.dumps(study.to_plain()) if as_json else to_yaml(study.to_plain()).rstrip())
-        if row != "G3":
-            print(f"{len(list(study.tasks()))} runs of {study.starts} starts", file=sys.stderr)
+        work = estimate(study) if row == "G3" else f"{len(list(study.tasks()))} runs of {study.starts} starts"
+        print(work, file=sys.stderr)
         return
     folder = out or Path("runs") / "reproduce" / f"{row}-{scale}"
     _carry_out(lambda say: run_study(study, folder, resume=resume, say=say), folder, quiet, as_json)
