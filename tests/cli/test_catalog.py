@@ -13,7 +13,7 @@ import pytest
 from danskin.attacks import FGSM
 from danskin.cli import catalog, collected
 from danskin.recipes.g3.plan import plan_of as rl_plan_of
-from danskin.recipes.game_study import STUDIES, study_of
+from danskin.recipes.game_plan import STUDIES, study_of
 from danskin.recipes.rows import plan_of
 from danskin.run.config import load_config
 from danskin.run.play import play_of

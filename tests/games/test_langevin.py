@@ -90,24 +90,28 @@ def test_one_inner_step_is_a_langevin_step_shortened_by_beta_squared():
     torch.testing.assert_close(x.detach(), expected)
 
 
-def stuck(epsilon, starts=100, steps=300):
-    """Starts on the bad curve xy = 1/2 of max over x, min over y of x²y² - xy; how many reach (0, 0)."""
+def share_at_the_equilibrium(epsilon, starts=100, steps=300):
+    """Of starts on the bad curve xy = 1/2 of max over x, min over y of x²y² - xy, those with |x|, |y| < 0.2 at the end.
+
+    Settings of the authors' toy: both chains move together, eta = 0.1, beta = 0.5, K = 100, clipped to [-2, 2].
+    """
     y = torch.full((starts, 1), 0.941, dtype=torch.float64, requires_grad=True)
     x = torch.full((starts, 1), 0.926, dtype=torch.float64, requires_grad=True)
     game = LangevinGame(
-        [y], [x], lr=0.03, epsilon=epsilon, inner=100, beta=0.5, frozen=False,
+        [y], [x], lr=0.1, epsilon=epsilon, inner=100, beta=0.5, frozen=False,
         project=lambda p: p.clamp_(-2, 2), seeds=range(starts),
     )  # fmt: skip
     for _ in range(steps):
         game.step(lambda: (x**2 * y**2 - x * y).sum())
-    near = torch.maximum(x.detach().abs(), y.detach().abs()) < 0.1
+    near = torch.maximum(x.detach().abs(), y.detach().abs()) < 0.2
     return float(near.double().mean())
 
 
 @pytest.mark.slow
 def test_only_noise_leaves_the_bad_stationary_curve():
-    assert stuck(0.0) == 0
-    assert stuck(0.03) > 0.35  # 0.47 when measured
+    """0.70 of 200 seeds in a NumPy script of its own: 0.4 is six standard errors of 100 seeds below it."""
+    assert share_at_the_equilibrium(0.0) == 0
+    assert share_at_the_equilibrium(0.03) > 0.4
 
 
 def test_schedules_are_read_at_every_outer_step():

@@ -105,7 +105,7 @@ def test_polar_game_sorts_the_solvers(a, reach):
     outside = game.starts(64)
     outside = outside[outside.norm(dim=1) > 0.9][:8]  # beyond the cycle that repels: only these are hard
     for name, solver in SOLVERS.items():
-        if name.startswith("mirror") or name == "bc_seg_plus":
+        if name.startswith("mirror") or name in ("bc_seg_plus", "langevin"):
             continue
         found = run_solver(game.saddle(), solver(), outside, 1500)
         hits = int((found.last.norm(dim=1) < 1e-2).sum())

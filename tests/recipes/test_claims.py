@@ -8,7 +8,8 @@ from scipy import stats
 
 from danskin.errors import ConfigError
 from danskin.recipes.claims import Claims
-from danskin.recipes.rows import FOLDERS, SCALES, plan_of
+from danskin.recipes.rows import FOLDERS, plan_of
+from danskin.recipes.scales import SCALES
 from danskin.recipes.summary import summarize, t_quantile
 from danskin.report.tables import number_text
 

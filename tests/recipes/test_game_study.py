@@ -8,16 +8,17 @@ import torch
 from danskin.errors import ConfigError
 from danskin.games import Forsaken
 from danskin.recipes.claims import Claims
-from danskin.recipes.game_study import STUDIES, minimised, run_study, study_of
-from danskin.recipes.rows import SCALES
+from danskin.recipes.game_plan import STUDIES, study_of
+from danskin.recipes.game_study import minimised, run_study
+from danskin.recipes.scales import SCALES
 from danskin.run.recipe import read_mapping
 
 
-def tiny(row, cases, methods, steps=None):
+def tiny(row, cases, methods, steps=None, seeds=None):
     """A study cut down to some cases and methods."""
     from dataclasses import replace
 
-    study = study_of(row, "smoke")
+    study = study_of(row, "smoke", seeds)
     kept = {}
     for case in cases:
         told = dict(study.cases[case], methods=methods)
@@ -71,12 +72,38 @@ def test_a_half_written_cell_is_run_again(g1, tmp_path):
 
 
 def test_games_of_other_seeds_are_other_games(tmp_path):
-    study = study_of("G2", "smoke", seeds=2)
+    study = tiny("G2", ["random 20x30"], ["mp"], seeds=2)
     games = [study.play("random 20x30", "mp", seed).game for seed in (0, 1)]
     assert not torch.equal(games[0].matrix, games[1].matrix)
     result = run_study(study, tmp_path / "g2")
     gap = {m["column"]: m["mean"] for m in result["measured"] if m["method"] == "mp"}
     assert gap["gap, T=100"] < gap["gap, T=10"] and 0.4 < gap["exponent"] < 1.3
+
+
+def test_a_method_with_inner_steps_may_evaluate_as_often_as_the_others_and_no_more(tmp_path):
+    study = tiny("G2", ["toy, one start"], ["gda", "eg", "ld_03", "ld_frozen"], seeds=2)
+    steps = {m: study.play("toy, one start", m, 0).steps for m in study.names}
+    assert steps == {"gda": 1000, "eg": 500, "ld_03": 10, "ld_frozen": 5}
+    result = run_study(study, tmp_path / "toy")
+    found = {(m["method"], m["column"]): m for m in result["measured"]}
+    assert found["gda", "near the equilibrium"]["mean"] == 0 and found["gda", "payoff"]["mean"] == pytest.approx(0.25)
+    for method, curve in result["curves"]["toy, one start"].items():
+        assert curve[0] == [0, 0] and curve[-1][0] == pytest.approx(1000, abs=10)
+        assert curve[-1][1] == pytest.approx(found[method, "near the equilibrium"]["mean"])
+    page = (tmp_path / "toy/report.html").read_text()
+    assert "toy, one start: share" in page and "Phase portrait: toy, one start" in page
+
+
+def test_starts_are_the_point_asked_for_or_in_the_square_asked_for():
+    study = study_of("G2", "smoke")
+    for case, seed in (("toy, one start", 0), ("toy, random starts", 3)):
+        play = study.play(case, "gda", seed)
+        z = study.start(case, play)
+        assert z.shape == (20, 2)
+        if "one" in case:
+            assert (z == torch.tensor([0.926, 0.941], dtype=torch.float64)).all()
+        else:
+            assert 1.2 < float(z.abs().max()) < 1.5 and len(z.unique(dim=0)) == 20
 
 
 def test_both_minimising_is_the_gradient():
@@ -105,4 +132,4 @@ def test_the_command_says_what_is_wrong(cli, tmp_path):
         done = cli("reproduce", "G1", *words, "--out", tmp_path / "x")
         assert done.code == 2 and text in done.err, done.err
     done = cli("reproduce", "g2", "--dry-run")
-    assert done.code == 0 and "mirror_prox" in done.out and "4 runs" in done.err
+    assert done.code == 0 and "mirror_prox" in done.out and "18 runs" in done.err

@@ -3,7 +3,8 @@
 import pytest
 
 from danskin.errors import ConfigError
-from danskin.recipes.rows import FOLDERS, SCALES, SHOWN_BY, Column, merged, plan_of
+from danskin.recipes.rows import FOLDERS, SHOWN_BY, Column, merged, plan_of
+from danskin.recipes.scales import SCALES
 from danskin.training import CFOL, AdversarialTraining, BETATraining, DDi
 
 ROWS = ["C4", "C8", "C10", "C14", "C15", "D3", "D5"]

@@ -65,7 +65,8 @@ def _study(
 
         together = "whose seeds are one stack"
     else:
-        from danskin.recipes.game_study import run_study, study_of
+        from danskin.recipes.game_plan import study_of
+        from danskin.recipes.game_study import run_study
 
         together = "whose starts are one batch"
     if jobs is not None:
@@ -73,7 +74,7 @@ def _study(
     study = study_of(row, scale, seeds)
     if dry_run:
         typer.echo(json.dumps(study.to_plain()) if as_json else to_yaml(study.to_plain()).rstrip())
-        work = estimate(study) if row == "G3" else f"{len(list(study.tasks()))} runs of {study.starts} starts"
+        work = estimate(study) if row == "G3" else f"{len(list(study.tasks()))} runs, the starts of each in one batch"
         print(work, file=sys.stderr)
         return
     folder = out or Path("runs") / "reproduce" / f"{row}-{scale}"

@@ -26,6 +26,7 @@ from danskin.minmax.dynamics import (
 )
 from danskin.minmax.gap import duality_gap, exploitability, gains, linear_gap, residual
 from danskin.minmax.intersection import Intersection
+from danskin.minmax.langevin import Langevin
 from danskin.minmax.majorize import MajorizeMinimize
 from danskin.minmax.maximize import Ascent, BestOf, Maximizer, Restarts, Vertex
 from danskin.minmax.number import Number, number
@@ -58,6 +59,7 @@ __all__ = [
     "EGPlus",
     "Extragradient",
     "Intersection",
+    "Langevin",
     "Linf",
     "Lookahead",
     "MajorizeMinimize",

@@ -15,6 +15,7 @@ from danskin.minmax.dynamics import (
     OptimisticGDA,
     PastExtragradient,
 )
+from danskin.minmax.langevin import Langevin
 from danskin.minmax.weak_minty import AdaptiveEGPlus, BCSEGPlus, CurvatureEGPlus, EGPlus
 
 #: Solvers by the name that the command line calls them.
@@ -33,4 +34,5 @@ SOLVERS: dict[str, Any] = {
     "rapp": RAPP,
     "mirror_descent": MirrorDescent,
     "mirror_prox": MirrorProx,
+    "langevin": Langevin,
 }

@@ -51,7 +51,7 @@ class Trajectory:
         average: (batch, d) the mean of the iterates after the start, or of the points ahead where these are averaged.
         diverged: (batch,) bool: left the ball of radius `far`, or the finite numbers; such a row stays where it was.
         tail: the last quarter.
-        noisy: F was seen through noise.
+        noisy: F was seen through noise, or the solver added some.
         cost: evaluations of F as forwards, and seconds.
     """
 
@@ -87,11 +87,11 @@ def run_solver(
         keep: about as many iterates are kept, evenly in time.
         center: (d,) or (batch, d) from where the distances of the tail are taken; default: the origin.
         far: a row whose norm is larger has diverged.
-        seed: of the noise of F, one stream per row; None: F without noise.
+        seed: of the noise of F and of the solver, one stream per row; None: F without noise.
         listen: is told the steps made, about a hundred times.
 
     Raises:
-        InputError: a start that is not a finite (batch, d) tensor, or steps below 1.
+        InputError: a start that is not a finite (batch, d) tensor, steps below 1, or no seed for a solver with noise.
 
     >>> import torch
     >>> from danskin.minmax import Extragradient, Saddle
@@ -103,6 +103,9 @@ def run_solver(
     check_starts(saddle, z)
     if steps < 1:
         raise InputError(f"steps: expected at least 1, got {steps}; 1000 is usual")
+    restless = getattr(solver, "noisy", False)
+    if restless and seed is None:
+        raise InputError(f"seed: expected a number for the noise of {solver!r}, got None; give seed=0")
     started = time.perf_counter()
     streams = None if seed is None else Streams.of(seed, torch.arange(len(z), device=z.device))
     with torch.no_grad():
@@ -115,7 +118,7 @@ def run_solver(
                 listen(t)
     calls = round(solver.calls * steps)
     cost = Cost(calls * len(z), 0, calls, time.perf_counter() - started)
-    return watch.result(cost, seed is not None and saddle.noisy is not None)
+    return watch.result(cost, restless or (seed is not None and saddle.noisy is not None))
 
 
 def check_starts(saddle: Saddle, z: Tensor) -> None:

@@ -13,7 +13,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from danskin.errors import ConfigError
-from danskin.recipes.rows import FOLDERS, SCALES
+from danskin.recipes.rows import FOLDERS
+from danskin.recipes.scales import SCALES
 from danskin.run.recipe import read_mapping
 
 Key = tuple[str, str, str, str]

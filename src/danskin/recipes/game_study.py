@@ -1,8 +1,7 @@
 """A lecture row of games: solvers from many starts, several seeds, numbers beside claims. LECTURE rows G1 and G2.
 
-`games.yaml` of a row has cases (a game and its settings), methods (a solver and its settings) and scales. A folder OUT
-holds plan.yaml, cells.jsonl (a line for each case, method and seed; what is there is not run again), result.json,
-table.md, figures/ and report.html.
+`games.yaml` of a row is read by `danskin.recipes.game_plan`. A folder OUT holds plan.yaml, cells.jsonl (a line for each
+case, method and seed; what is there is not run again), result.json, table.md, figures/ and report.html.
 """
 
 from __future__ import annotations
@@ -12,118 +11,33 @@ import re
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 import danskin
-from danskin.errors import ConfigError, MissingError, suggest
+from danskin.errors import ConfigError, MissingError
 from danskin.files import append_line, check_folder, make_folder, open_to_append, read_lines, write_json, write_text
 from danskin.games import AlmostBilinear, MatrixGame
 from danskin.minmax import Outcome, Trajectory, duality_gap, outcomes, run_solver
 from danskin.minmax.saddle import Saddle, flip
 from danskin.recipes.claims import Claims
-from danskin.recipes.rows import SCALES, STUDIES, merged
+from danskin.recipes.game_plan import Study
+from danskin.recipes.rows import STUDIES
 from danskin.recipes.summary import summarize
 from danskin.report.drawing import Drawn
 from danskin.report.page import check_installed
 from danskin.report.reproduction import write_reproduction
 from danskin.report.tables import markdown
 from danskin.run.lock import locked
-from danskin.run.play import Play, arrows, play_of
+from danskin.run.play import Play, arrows
 from danskin.run.recipe import parse_yaml, read_mapping, to_yaml
 from danskin.run.record import environment
 
 _HIT = 1e-3  # a distance from the solution that counts as there
-
-
-@dataclass(frozen=True)
-class Study:
-    """A row at a scale, resolved.
-
-    Args:
-        row: its id.
-        title: what it shows, in a few words.
-        scale: smoke, small or full.
-        says: what this scale can and cannot show.
-        status: "not run" where nobody has run it.
-        seeds: how many; they count from 0.
-        starts: of each run, in one batch.
-        cases: label -> {game, settings, steps, marks, methods}.
-        methods: label -> {solver, settings, minimise}.
-        names: of the methods, for tables.
-    """
-
-    row: str
-    title: str
-    scale: str
-    says: str
-    status: str
-    seeds: int
-    starts: int
-    cases: dict[str, dict[str, Any]]
-    methods: dict[str, dict[str, Any]]
-    names: dict[str, str]
-
-    def to_plain(self) -> dict[str, Any]:
-        """Everything that decides the numbers, as plain data."""
-        keys = ("row", "scale", "seeds", "starts", "cases", "methods")
-        return {key: getattr(self, key) for key in keys}
-
-    def tasks(self) -> Iterator[tuple[str, str, int]]:
-        """(case, method, seed) of all runs."""
-        for case, told in self.cases.items():
-            for method in told["methods"]:
-                for seed in range(self.seeds):
-                    yield case, method, seed
-
-    def play(self, case: str, method: str, seed: int) -> Play:
-        """The game and the solver of a run."""
-        told, way = self.cases[case], self.methods[method]
-        words = [f"{k}={_word(v)}" for k, v in {**told.get("settings", {}), **way.get("settings", {})}.items()]
-        if told.get("matrix_per_seed"):
-            words.append(f"seed={seed}")
-        return play_of(told["game"], [way["solver"]], words, told["steps"], self.starts, seed)
-
-
-def _word(value: Any) -> str:
-    return f'"{value}"' if isinstance(value, str) else str(value)
-
-
-def study_of(row: str, scale: str = "smoke", seeds: int | None = None) -> Study:
-    """The study of a row at a scale.
-
-    Raises:
-        ConfigError: no such scale, or a recipe that does not fit.
-    """
-    if scale not in SCALES:
-        raise ConfigError(f"--scale: expected one of {', '.join(SCALES)}, got {scale!r}; {suggest(scale, SCALES)}")
-    if seeds is not None and seeds < 1:
-        raise ConfigError(f"--seeds: expected at least 1, got {seeds}; leave it out for the recipe's own number")
-    node = read_mapping(STUDIES[row] / "games.yaml")
-    part = node["scales"][scale]
-    everything = list(node["methods"])
-    cases = {
-        str(label): {"methods": everything}
-        | merged(case, part.get("set", {}))
-        | (part.get("cases") or {}).get(label, {})
-        for label, case in node["cases"].items()
-    }
-    return Study(
-        row=row,
-        title=node["title"],
-        scale=scale,
-        says=" ".join(part["says"].split()),
-        status=part.get("status", ""),
-        seeds=seeds or part["seeds"],
-        starts=part["starts"],
-        cases=cases,
-        methods=node["methods"],
-        names={label: node.get("names", {}).get(label, label) for label in everything},
-    )
 
 
 def run_study(
@@ -191,8 +105,8 @@ def _run(study: Study, case: str, method: str, seed: int, starts: int | None = N
         saddle = minimised(saddle)
     known = play.game.solutions
     run = run_solver(
-        saddle, solver, play.game.starts(starts or play.starts, seed), play.steps, keep=1000,
-        center=None if known is None else known[0], seed=seed if saddle.noisy is not None else None,
+        saddle, solver, study.start(case, play, starts), play.steps, keep=1000,
+        center=None if known is None else known[0], seed=seed,
     )  # fmt: skip
     return play, saddle, run
 
@@ -212,6 +126,8 @@ def _cell(study: Study, case: str, method: str, seed: int) -> dict[str, Any]:
     n = len(ended)
     if "marks" in told:
         cell["numbers"] = _gaps(study, case, method, seed, told["marks"])
+    elif "near" in told:
+        cell |= _nearness(play, saddle, run, told["near"])
     else:
         known = play.game.solutions
         if known is not None and not study.methods[method].get("minimise"):
@@ -224,6 +140,23 @@ def _cell(study: Study, case: str, method: str, seed: int) -> dict[str, Any]:
     if isinstance(play.game, AlmostBilinear):
         cell["numbers"]["radius"] = float(run.tail.distance.mean(1).median())
     return cell | {"calls": run.cost.calls, "seconds": run.cost.seconds}
+
+
+def _nearness(play: Play, saddle: Saddle, run: Trajectory, near: float) -> dict[str, Any]:
+    """Who is near the solution in l_inf at the end, and the share of it against evaluations of F."""
+    known, (solver,) = play.game.solutions, play.solvers.values()
+    assert known is not None and saddle.payoff is not None
+    inside = (run.points - known[0]).abs().amax(2) < near  # (kept, starts)
+    few = torch.linspace(0, len(run.times) - 1, min(len(run.times), 101)).round().long()
+    calls = (run.times[few] * solver.calls).tolist()
+    return {
+        "shares": {"near the equilibrium": [int(inside[-1].sum()), inside.shape[1]]},
+        "numbers": {
+            "distance": float((run.last - known[0]).norm(dim=1).median()),
+            "payoff": float(saddle.payoff(run.last).median()),
+        },
+        "curve": [[round(t), float(share)] for t, share in zip(calls, inside[few].double().mean(1), strict=True)],
+    }
 
 
 def _gaps(study: Study, case: str, method: str, seed: int, marks: list[int]) -> dict[str, float]:
@@ -256,10 +189,13 @@ def _gathered(study: Study, cells: list[dict[str, Any]]) -> dict[str, Any]:
     values: dict[tuple[str, str, str, str], list[float]] = defaultdict(list)
     counts: dict[tuple[str, str, str, str], tuple[int, int]] = {}
     columns: dict[str, dict[str, None]] = {case: {} for case in study.cases}
+    curves: dict[str, dict[str, list[Any]]] = defaultdict(lambda: defaultdict(list))
     wanted = set(study.tasks())
     for cell in cells:
         if (cell["case"], cell["method"], cell["seed"]) not in wanted:
             continue
+        if "curve" in cell:
+            curves[cell["case"]][cell["method"]].append(cell["curve"])
         for column, (hits, n) in cell["shares"].items():
             key = cell["case"], cell["method"], column, "-"
             values[key].append(hits / n)
@@ -291,6 +227,7 @@ def _gathered(study: Study, cells: list[dict[str, Any]]) -> dict[str, Any]:
         "note": _note(study),
         "measured": rows,
         "forward_equivalents": {},
+        "curves": {case: {m: _mean(each) for m, each in found.items()} for case, found in curves.items()},
         "claims": [verdict.to_dict() for verdict in claims.judged(study.scale, numbers)],
         "published": claims.sources,
         "configs": {case: dict(told) for case, told in study.cases.items()} | {"methods": study.methods},
@@ -298,16 +235,23 @@ def _gathered(study: Study, cells: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def _mean(curves: list[list[list[float]]]) -> list[list[float]]:
+    """The mean of curves over seeds, point by point."""
+    mean: list[list[float]] = torch.tensor(curves, dtype=torch.float64).mean(0).tolist()
+    return mean
+
+
 def _note(study: Study) -> str:
+    n = " or ".join(str(k) for k in sorted({told.get("starts", study.starts) for told in study.cases.values()}))
     return (
-        f"shares of {study.starts} starts in percent, distances and gaps as numbers (the median of the starts); mean "
+        f"shares of {n} starts in percent, distances and gaps as numbers (the median of the starts); mean "
         f"over {study.seeds} seed{'' if study.seeds == 1 else 's'} ± half of a 95 % interval; [published]"
     )
 
 
 def _drawn(study: Study, result: Mapping[str, Any]) -> Iterator[Drawn]:
     """A phase portrait for each case in the plane, of its methods; and gaps against steps."""
-    from danskin.report.games import curves, phase_portrait
+    from danskin.report.games import curves, phase_portrait, shares
 
     for case, told in study.cases.items():
         if "marks" in told:
@@ -327,6 +271,11 @@ def _drawn(study: Study, result: Mapping[str, Any]) -> Iterator[Drawn]:
         runs = {study.names[m]: _run(study, case, m, 0, 8) for m in shown}
         play = next(iter(runs.values()))[0]
         known = play.game.solutions
+        if case in result["curves"]:
+            ways = {study.names[m]: np.array(curve).T for m, curve in result["curves"][case].items()}
+            drawn = shares({name: (way[0], way[1]) for name, way in ways.items()}, "evaluations of F")
+            what = "Share of starts near the equilibrium against evaluations of F, mean of the seeds."
+            yield Drawn(f"{_name(case)}-share", drawn, f"{case}: share", what, f"{case}. {what}")
         svg = phase_portrait(
             arrows(play.game), {name: run.points.numpy() for name, (_, _, run) in runs.items()},
             [] if known is None else known.tolist(),

@@ -13,6 +13,7 @@ from typing import Any
 
 from danskin.attacks import ATTACKS, Attack
 from danskin.errors import ConfigError, suggest
+from danskin.recipes.scales import Scaled, scaled
 from danskin.run.config import TrainConfig, config_of
 from danskin.run.recipe import merged, read_mapping
 from danskin.run.schema import build, plain
@@ -25,7 +26,6 @@ STUDIES = {path.parent.name.upper(): path.parent for path in sorted(Path(__file_
 SHOWN_BY = {"C7": "C8", "C11": "C10", "C12": "C14", "C13": "C14"}
 #: All rows that are here, with what each shows and the command that shows it.
 LECTURE = Path(__file__).parent / "lecture" / "rows.yaml"
-SCALES = ("smoke", "small", "full")
 
 
 @dataclass(frozen=True)
@@ -149,17 +149,12 @@ def plan_of(name: str, scale: str = "smoke", seeds: int | None = None) -> Plan:
         ConfigError: no such row or scale, or a recipe that does not fit.
     """
     row = row_named(name)
-    if scale not in SCALES:
-        raise ConfigError(f"--scale: expected one of {', '.join(SCALES)}, got {scale!r}; {suggest(scale, SCALES)}")
-    if seeds is not None and seeds < 1:
-        raise ConfigError(f"--seeds: expected at least 1, got {seeds}; leave it out for the recipe's own number")
-    node = read_mapping(FOLDERS[row] / "recipe.yaml")
-    part = node["scales"][scale]
-    return _resolved(row, scale, node, part, seeds)
+    return _resolved(row, scaled(FOLDERS[row] / "recipe.yaml", scale, seeds))
 
 
-def _resolved(row: str, scale: str, node: dict[str, Any], part: dict[str, Any], seeds: int | None) -> Plan:
-    base = merged({"name": f"{row.lower()}-{scale}", **node["base"]}, part.get("set", {}))
+def _resolved(row: str, read: Scaled) -> Plan:
+    node, part = read.node, read.part
+    base = merged({"name": f"{row.lower()}-{read.scale}", **node["base"]}, part.get("set", {}))
     base["objectives"] = _chosen(node["methods"], part.get("methods"))
     base.setdefault("evaluation", {"attacks": ["fgsm"], "curve": [], "pictures": 0})
     cases, columns = {}, {}
@@ -173,13 +168,13 @@ def _resolved(row: str, scale: str, node: dict[str, Any], part: dict[str, Any], 
         columns[label] = tuple(_column(name, spec, case["attack"]["ball"]) for name, spec in chosen.items())
     return Plan(
         row=row,
-        title=node["title"],
-        scale=scale,
-        says=" ".join(part["says"].split()),
-        status=part.get("status", ""),
-        seeds=seeds or part["seeds"],
+        title=read.title,
+        scale=read.scale,
+        says=read.says,
+        status=read.status,
+        seeds=read.seeds,
         cases=cases,
-        names={label: node.get("names", {}).get(label, label) for label in base["objectives"]},
+        names=read.names(base["objectives"]),
         columns=columns,
         weights=tuple(node.get("weights", ("best", "last"))),
         per_class=bool(node.get("per_class", False)),

@@ -101,3 +101,24 @@ def curves(
         return 3 if len(lines) > 2 else 2
 
     return panels(plot, size=(6.0, 3.1 + 0.16 * (len(lines) // 3)))
+
+
+def shares(lines: Mapping[str, tuple[Array, Array]], xlabel: str) -> str:
+    """Shares in percent against effort, a line per method.
+
+    Args:
+        lines: per method, effort and shares in [0, 1].
+        xlabel: what effort is counted in.
+    """
+
+    def plot(grid: Any) -> int:
+        axes = grid[0][0]
+        for k, (name, (effort, found)) in enumerate(lines.items()):
+            style: Any = "-" if k < len(MODEL_COLORS) else (0, (4, 2))
+            color = MODEL_COLORS[k % len(MODEL_COLORS)]
+            axes.plot(effort, 100 * found, color=color, linestyle=style, label=legend_label(name))
+        axes.set(xlabel=xlabel, ylabel="near the equilibrium, %", ylim=(-3, 103))
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+        return 3
+
+    return panels(plot, size=(6.4, 3.1 + 0.16 * (len(lines) // 3)))

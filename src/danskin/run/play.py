@@ -180,7 +180,7 @@ def played(play: Play, out: Path, listen: Callable[[str, int], None] = lambda so
     for name, solver in play.solvers.items():
         runs[name] = run_solver(
             saddle, solver, z, play.steps, keep=1000, center=None if known is None else known[0],
-            seed=play.seed if saddle.noisy is not None else None, listen=partial(listen, name),
+            seed=play.seed, listen=partial(listen, name),
         )  # fmt: skip
     result = {
         "game": play.name,

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from danskin.errors import ConfigError, suggest
-from danskin.recipes.rows import SCALES
-from danskin.run.recipe import merged, read_mapping
+from danskin.recipes.scales import scaled
+from danskin.run.recipe import merged
 from danskin.run.robust_rl import RobustRLConfig
 from danskin.run.schema import build, plain
 
@@ -68,19 +67,13 @@ def plan_of(name: str, scale: str = "smoke", seeds: int | None = None) -> RLPlan
     Raises:
         ConfigError: no such scale.
     """
-    if scale not in SCALES:
-        raise ConfigError(f"--scale: expected one of {', '.join(SCALES)}, got {scale!r}; {suggest(scale, SCALES)}")
-    if seeds is not None and seeds < 1:
-        raise ConfigError(f"--seeds: expected at least 1, got {seeds}; leave it out for the recipe's own number")
-    node = read_mapping(FOLDER / "row.yaml")
-    part = node["scales"][scale]
-    base = merged(node["base"], part.get("set", {})) | {"seeds": seeds or part["seeds"]}
+    read = scaled(FOLDER / "row.yaml", scale, seeds)
+    node, part = read.node, read.part
+    base = merged(node["base"], part.get("set", {})) | {"seeds": read.seeds}
     labels = part.get("methods", list(node["methods"]))
     methods = {
         label: build(RobustRLConfig, merged(base, node["methods"][label]) | {"name": label}, label) for label in labels
     }
     pairs = tuple((a, b) for a, b in node["pairs"] if a in methods and b in methods)
-    names = {label: node["names"][label] for label in methods}
-    says = " ".join(part["says"].split())
     tail = float(node["tail"])
-    return RLPlan("G3", node["title"], scale, says, part.get("status", ""), methods, names, pairs, tail)
+    return RLPlan("G3", read.title, scale, read.says, read.status, methods, read.names(methods), pairs, tail)
