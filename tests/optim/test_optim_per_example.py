@@ -86,7 +86,7 @@ def test_masks_are_one_over_beta_in_the_mean_and_others_in_every_step():
     w = nn.Parameter(torch.ones(40_000))
     opt = ESAM(torch.optim.SGD([w], lr=0.0), 1.0, 0.25)
     a = opt._ball().lmo([torch.ones(40_000)], [w])[0]
-    opt._told("sharpness_steps", 1)
+    opt._told("steps_taken", 1)
     b = opt._ball().lmo([torch.ones(40_000)], [w])[0]
     assert float(a.sum()) == pytest.approx(200, rel=0.05) and not torch.equal(a, b)
     assert a.unique().tolist() == [0.0, pytest.approx(1 / 200 / 0.25)]

@@ -54,14 +54,6 @@ class _Game(Wrapper):
             )
         return loss
 
-    def _skip(self) -> None:
-        self._told("skipped", self._told("skipped") + 1)
-
-    @property
-    def skipped(self) -> int:
-        """Steps not made because a gradient was NaN or infinite."""
-        return int(self._told("skipped"))
-
 
 class Extragrad(_Game):
     """Extragradient around any optimiser: one of its steps looks ahead, and a step by the gradients there counts.
@@ -80,7 +72,6 @@ class Extragrad(_Game):
 
     def __init__(self, base: Optimizer | Sequence[Optimizer]) -> None:
         super().__init__(base)
-        self._told("skipped", 0)
         self._told("extrapolated", _NOT)
 
     @torch.no_grad()
@@ -130,10 +121,10 @@ class Extragrad(_Game):
             raise InputError("Extragrad.step: expected extrapolate() before, or a closure, got neither; pass a closure")
         looked = self._told("extrapolated") == _AHEAD
         self._return()
-        if looked and self._finite():
+        ok = looked and self._finite()
+        if ok:
             self._step_bases()
-        else:
-            self._skip()
+        self._count(ok)
         return loss
 
     def _return(self) -> None:
@@ -160,16 +151,13 @@ class Optimistic(_Game):
 
     moves = "a base optimiser, twice its move less the last one"
 
-    def __init__(self, base: Optimizer | Sequence[Optimizer]) -> None:
-        super().__init__(base)
-        self._told("skipped", 0)
-
     @torch.no_grad()
     def step(self, closure: Closure | None = None) -> Any:
         """One step, along the gradients that are there or those of the closure."""
         loss = None if closure is None else self._run(closure)
-        if not self._finite():
-            self._skip()
+        ok = self._finite()
+        self._count(ok)
+        if not ok:
             return loss
         before = [(p, p.detach().clone()) for p in self._moved()]
         self._step_bases()
@@ -210,13 +198,6 @@ class LookaheadMinmax(_Game):
                 "players' optimisers into one: LookaheadMinmax(Extragrad([first, second]))"
             )
         self.k, self.alpha = int(k), float(alpha)
-        self._told("lookahead_steps", 0)
-        self._told("skipped", 0)
-
-    @property
-    def skipped(self) -> int:
-        """Steps not made because a gradient was NaN or infinite; they do not count for k."""
-        return int(self._told("skipped"))
 
     @torch.no_grad()
     def step(self, closure: Closure | None = None) -> Any:
@@ -227,18 +208,16 @@ class LookaheadMinmax(_Game):
             loss = self.base.step(closure)
         else:
             loss = None if closure is None else self._run(closure)
-            if self._finite():
+            ok = self._finite()
+            if ok:
                 self._step_bases()
-            else:
-                self._skip()
+            self._count(ok)
         if self.skipped > skipped:
             return loss
         for p, was in new:
             if p.grad is not None:
                 self._home(p)["slow"] = was
-        done = int(self._told("lookahead_steps")) + 1
-        self._told("lookahead_steps", done)
-        if done % self.k == 0:
+        if (self.steps - self.skipped) % self.k == 0:
             for p in self._parameters():
                 slow = self.state.get(p, {}).get("slow")
                 if slow is not None:

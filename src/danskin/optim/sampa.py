@@ -82,8 +82,6 @@ class SAMPa(Wrapper):
         if group is not None:
             self.join(group, model)
         self.last: StepInfo | None = None
-        self._told("sampa_steps", 0)
-        self._told("sampa_skipped", 0)
 
     def join(self, group: Any, model: nn.Module | None) -> None:
         """Take one of the two gradients from now on, and the other one from a partner; every process calls it.
@@ -103,16 +101,6 @@ class SAMPa(Wrapper):
                 "SAMPa exchanges them itself"
             )
         self.model, self.pair = model, Pair(group)
-
-    @property
-    def steps(self) -> int:
-        """Steps taken, skipped ones included; saved with the optimiser."""
-        return int(self._told("sampa_steps"))
-
-    @property
-    def skipped(self) -> int:
-        """Steps left out since something was not finite; saved with the optimiser."""
-        return int(self._told("sampa_skipped"))
 
     @torch.no_grad()
     def step(self, closure: Callable[[Any], Any] | None = None, batch: Any = None) -> Any:  # type: ignore[override]
@@ -152,8 +140,7 @@ class SAMPa(Wrapper):
             for w, g in zip(weights, q, strict=True):
                 self._home(w)[_SLOPE] = g
             self._kept["batch"] = batch
-        self._told("sampa_steps", self.steps + 1)
-        self._told("sampa_skipped", self.skipped + (not ok))
+        self._count(ok)
         depth = 1 if self.pair is not None or p is q else 2
         self.last = StepInfo(loss, 1 if p is q else 2, depth, time.perf_counter() - started, norm, not ok)
         return loss

@@ -76,8 +76,6 @@ class SharpnessAware(Wrapper):
         self.buffers, self.model, self.perturbation = buffers, model, perturbation
         self.same_rng, self.clip, self.start, self.scaler = same_rng, clip, start, scaler
         self.last: StepInfo | None = None
-        self._told("sharpness_steps", 0)
-        self._told("sharpness_skipped", 0)
 
     # --- what a method is ---------------------------------------------------------------------------------
 
@@ -106,16 +104,6 @@ class SharpnessAware(Wrapper):
         """After a step of the base: put what is kept per parameter into its state."""
 
     # --- the step -----------------------------------------------------------------------------------------
-
-    @property
-    def steps(self) -> int:
-        """Steps taken, skipped ones included; saved with the optimiser."""
-        return int(self._told("sharpness_steps"))
-
-    @property
-    def skipped(self) -> int:
-        """Steps left out since something was not finite; saved with the optimiser."""
-        return int(self._told("sharpness_skipped"))
 
     @property
     def active(self) -> bool:
@@ -153,9 +141,7 @@ class SharpnessAware(Wrapper):
             self._remember(weights)
         if self.scaler is not None:
             self.scaler.update()
-        counts = self.param_groups[0]
-        counts["sharpness_steps"] += 1
-        counts["sharpness_skipped"] += not ok
+        self._count(ok)
         self.last = StepInfo(loss, taken, taken, time.perf_counter() - started, norm, not ok)
         return loss
 

@@ -14,6 +14,7 @@ from danskin.errors import InputError
 
 Closure = Callable[[], Any]
 _STATES = "parameters_with_state"
+_TAKEN, _LEFT_OUT = "steps_taken", "steps_skipped"
 
 
 class Wrapper(Optimizer):
@@ -53,6 +54,26 @@ class Wrapper(Optimizer):
         if len(set(names)) < len(names):
             raise InputError(f"{type(self).__name__}: expected each parameter in one optimiser, got one in two")
         super().__init__([{"params": []}], {})
+        for name in (_TAKEN, _LEFT_OUT):  # shared with a wrapper inside
+            self.param_groups[0].setdefault(name, 0)
+
+    # --- what is counted ----------------------------------------------------------------------------------
+
+    @property
+    def steps(self) -> int:
+        """Steps taken, skipped ones included; saved with the optimiser."""
+        return int(self.param_groups[0][_TAKEN])
+
+    @property
+    def skipped(self) -> int:
+        """Steps left out since a gradient or the loss was not finite; saved with the optimiser."""
+        return int(self.param_groups[0][_LEFT_OUT])
+
+    def _count(self, ok: bool) -> None:
+        """One step more, left out or not."""
+        counts = self.param_groups[0]
+        counts[_TAKEN] += 1
+        counts[_LEFT_OUT] += not ok
 
     # --- what is shared -----------------------------------------------------------------------------------
 
