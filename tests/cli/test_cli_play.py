@@ -81,3 +81,48 @@ def test_wrong_words_end_with_a_sentence(words, code, text, cli, tmp_path):
     done = cli("play", *words, "--out", tmp_path / "x")
     assert done.code == code, (done.out, done.err)
     assert text in done.err and "Traceback" not in done.err
+
+
+def test_measures_are_played_with_their_gap_along_the_way_and_particles_in_the_figure(cli, tmp_path):
+    done = cli("play", "square_distance", "step_weights=0.5", "step_points=0.05", "--starts", "20", "--steps", "600",
+               "--out", tmp_path / "s")  # fmt: skip
+    assert done.code == 0, done.err
+    assert "y: 0.500 at -1.000, 0.500 at +1.000" in done.out and "payoff 1.0000 (the game's value: 1)" in done.out
+    found = json.loads((tmp_path / "s/result.json").read_text())["solvers"]["particles"]
+    assert found["gaps"][-1] == [600, found["gap"]["found"]] and found["gap"]["found"] < 1e-6 < found["gaps"][0][1]
+    assert found["gap"]["found"] < found["gap"]["bound"]
+    with np.load(tmp_path / "s/particles.npz") as arrays:
+        assert arrays["particles.x.points"].shape == (len(arrays["particles.steps"]), 20)
+        assert arrays["particles.y.weights"].sum(1) == pytest.approx(1)
+    for name in ("gap", "particles"):
+        assert (tmp_path / f"s/figures/{name}.svg").read_text().startswith("<?xml")
+
+
+def test_forsaken_whose_critical_point_is_no_equilibrium_has_a_mixed_one(cli, tmp_path):
+    done = cli("play", "forsaken", "--solver", "particles", "--steps", "800", "--json", "--out", tmp_path / "f")
+    found = json.loads(done.out)["solvers"]["particles"]
+    assert found["gap"]["found"] < 1e-6
+    (low, share), (high, rest) = found["y"]
+    edge = (1 + 0.5**0.5) ** 0.5  # where phi' = s/2 - 2 s^3 + s^5 is 0: the least of phi
+    assert [low, high] == pytest.approx([-edge, edge], abs=1e-3)
+    assert share * low + rest * high == pytest.approx(0.45, abs=1e-3)  # x is indifferent: the mean of y is the shift
+    assert sum(p * w for p, w in found["x"]) == pytest.approx(0, abs=1e-3)
+
+
+@pytest.mark.parametrize(("words", "text"), [
+    (["square_distance", "--solver", "gda"], "solvers of measures only (particles) with square_distance, got gda"),
+    (["forsaken", "--solver", "gda", "--solver", "particles"], "with particles, got gda, which moves points"),
+    (["forsaken", "--solver", "partcles"], "did you mean 'particles'?"),
+    (["circl"], "did you mean 'circle'?"),
+    (["circle", "step_weigth=1"], "did you mean 'step_weights'?"),
+    (["circle", "step_weights=-1"], "step_weights: expected a step >= 0"),
+    (["circle", "--starts", "0"], "1 start (a particle of each player)"),
+    (["bilinear", "--solver", "particles"], "expected a game with a payoff on a box, got one with the set None"),
+    (["polar_game", "--solver", "particles"], "got one with no payoff"),
+    (["matrix", "--solver", "particles"], "expected a game with a payoff on a box"),
+    (["bilinear", "size=2", "radius=1", "--solver", "particles"], "expected one number for each player, got 2"),
+])  # fmt: skip
+def test_measures_are_refused_with_a_sentence_where_they_do_not_fit(words, text, cli, tmp_path):
+    done = cli("play", *words, "--out", tmp_path / "x")
+    assert done.code == 2 and text in done.err and "Traceback" not in done.err, (done.out, done.err)
+    assert not (tmp_path / "x").exists()

@@ -242,13 +242,17 @@ def play(
     ] = None,
     solver: Annotated[
         list[str] | None,
-        typer.Option(help="A name of `danskin list solvers`; may be given several times.", autocompletion=_solvers),
+        typer.Option(
+            help="A name of `danskin list solvers`; may be given several times. Default: gda and extragradient, or "
+            "particles where a game is one of measures.",
+            autocompletion=_solvers,
+        ),
     ] = None,
     step: Annotated[
         str | None, typer.Option(help="Step size: 0.1, 0.5/L, or a text in t such as 0.5/(t+50)**0.75.")
     ] = None,
     steps: Annotated[int | None, typer.Option(help="How many; default: the game's own number.")] = None,
-    starts: Annotated[int, typer.Option(help="How many, all in one batch.")] = 16,
+    starts: Annotated[int, typer.Option(help="How many, all in one batch; particles of each player.")] = 16,
     seed: Annotated[int, typer.Option(help="Of the starts, and of the noise.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder; default runs/play/GAME/TIME.")] = None,
     as_json: Json = False,
@@ -257,7 +261,7 @@ def play(
     """Let two players move: a game, solvers, a phase portrait, and whether what attracts is an equilibrium."""
     from danskin.cli import playing
 
-    playing.play(game, words or [], solver or ["gda", "extragradient"], step, steps, starts, seed, out, as_json, quiet)
+    playing.play(game, words or [], solver or [], step, steps, starts, seed, out, as_json, quiet)
 
 
 @app.command()

@@ -21,7 +21,7 @@ Row = dict[str, str]
 def tables() -> dict[str, dict[str, Any]]:
     """Kind -> name -> the thing itself."""
     from danskin.data import DATASETS
-    from danskin.games import GAMES
+    from danskin.games import GAMES, MEASURE_SOLVERS, MIXED_GAMES
     from danskin.losses import LOSSES
     from danskin.minmax import SOLVERS
     from danskin.models import MODELS
@@ -31,11 +31,11 @@ def tables() -> dict[str, dict[str, Any]]:
 
     own: dict[str, dict[str, Any]] = {
         "data": dict(DATASETS),
-        "games": dict(GAMES),
+        "games": dict(GAMES) | MIXED_GAMES,
         "losses": dict(LOSSES),
         "models": dict(MODELS),
         "recipes": dict(RECIPES),
-        "solvers": dict(SOLVERS),
+        "solvers": dict(SOLVERS) | MEASURE_SOLVERS,
     }
     found: dict[str, dict[str, Any]] = own | {kind: dict(table) for kind, table in CHOICES.items()}
     found["optimizers"] |= GAME_OPTIMIZERS

@@ -25,8 +25,15 @@ def play(
     """Run solvers on a game; table on stdout, warnings on stderr."""
     from danskin.files import check_folder, new_folder
     from danskin.run.play import play_of, played, spurious
+    from danskin.run.play_measures import is_of_measures, measure_play_of, played_measures
 
-    chosen = play_of(game, solvers, [*words, *([f"step_size={step}"] if step else [])], steps, starts, seed)
+    words = [*words, *([f"step_size={step}"] if step else [])]
+    measures = is_of_measures(game, solvers)
+    chosen: Any
+    if measures:
+        chosen = measure_play_of(game, solvers or ["particles"], words, steps, starts, seed)
+    else:
+        chosen = play_of(game, solvers or ["gda", "extragradient"], words, steps, starts, seed)
     folder = out or new_folder(Path("runs") / "play" / game)
     check_folder(folder)
     shown = sys.stderr.isatty() and not quiet
@@ -35,16 +42,41 @@ def play(
         if shown:
             print(f"\r{solver}: step {t} of {chosen.steps}   ", end="", file=sys.stderr, flush=True)
 
-    result = played(chosen, folder, listen)
+    result = played_measures(chosen, folder, listen) if measures else played(chosen, folder, listen)
     if shown:
         print(file=sys.stderr)
     if as_json:
         typer.echo(json.dumps(result | {"run": str(folder)}))
+    elif measures:
+        _show_measures(result, folder)
     else:
         _show(result, folder)
-    if not quiet:
+    if not quiet and not measures:
         for sentence in spurious(result):
             print(f"danskin: warning: {sentence}", file=sys.stderr)
+
+
+def _show_measures(result: dict[str, Any], folder: Path) -> None:
+    typer.echo(f"{_head(result)}: {result['says']}")
+    for name, found in result["solvers"].items():
+        gap = found["gap"]
+        bound = "" if gap["bound"] is None else f", the true one at most {gap['bound']:.2g}"
+        value = "" if result["value"] is None else f" (the game's value: {result['value']:g})"
+        typer.echo(
+            f"{name}: {result['particles']} particles each, {result['steps']} steps, {found['seconds']:.1f} s\n"
+            f"  gap found {gap['found']:.2g}{bound}; at most {found['largest_late_gap']:.2g} in the last quarter\n"
+            f"  payoff {found['payoff']:.4f}{value}"
+        )
+        for player in "xy":
+            parts = [f"{weight:.3f} at {position:+.3f}" for position, weight in found[player]]
+            typer.echo(f"  {player}: " + ", ".join(parts[:8]) + (f" and {len(parts) - 8} more" * (len(parts) > 8)))
+    typer.echo(f"run:    {folder}\nfigures: {folder / 'figures'}")
+
+
+def _head(result: dict[str, Any]) -> str:
+    """The game with its settings."""
+    settings = ", ".join(f"{k}={v}" for k, v in result["parameters"].items() if not isinstance(v, list))
+    return f"{result['game']}({settings})"
 
 
 def _show(result: dict[str, Any], folder: Path) -> None:
@@ -54,8 +86,7 @@ def _show(result: dict[str, Any], folder: Path) -> None:
     console = Console()
     if not console.is_terminal:
         console = Console(width=200)
-    settings = ", ".join(f"{k}={v}" for k, v in result["parameters"].items() if not isinstance(v, list))
-    typer.echo(f"{result['game']}({settings}): {result['says']}")
+    typer.echo(f"{_head(result)}: {result['says']}")
     constants = [("L", result["lipschitz"]), ("weak Minty rho", result["weak_minty"])]
     told = [f"{name} = {value:.5g}" for name, value in constants if value is not None]
     if result["weak_minty_on_grid"] is not None:

@@ -2,9 +2,9 @@
 
 from danskin.games.finite import MATRICES, MatrixGame
 from danskin.games.game import Cycle, Game, newton, weak_minty_on
-from danskin.games.mixed import MIXED_GAMES, Domain, MixedGame
+from danskin.games.mixed import MIXED_GAMES, Domain, MixedGame, mixed
 from danskin.games.noisy import ConstrainedBilinear, ScaledBilinear
-from danskin.games.particles import Gap, Measure, Played, WassersteinFisherRao, gap_of
+from danskin.games.particles import MEASURE_SOLVERS, Gap, Measure, Played, WassersteinFisherRao, gap_of
 from danskin.games.zoo import (
     AlmostBilinear,
     Bilinear,
@@ -32,6 +32,7 @@ GAMES: dict[str, type[Game]] = {
 __all__ = [
     "GAMES",
     "MATRICES",
+    "MEASURE_SOLVERS",
     "MIXED_GAMES",
     "AlmostBilinear",
     "Bilinear",
@@ -52,6 +53,7 @@ __all__ = [
     "WassersteinFisherRao",
     "WeakMinty",
     "gap_of",
+    "mixed",
     "newton",
     "weak_minty_on",
 ]

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from danskin.errors import InputError
+from danskin.minmax import Box, Linf, Saddle
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,32 @@ class MixedGame:
     y: Domain
     value: float | None = None
     lipschitz: float | None = None
+
+
+def mixed(saddle: Saddle) -> MixedGame:
+    """A game of two numbers in a box, now played by measures on the two intervals.
+
+    Raises:
+        InputError: no payoff, no box, or players of more than one number.
+    """
+    Z = saddle.feasible
+    if saddle.payoff is None or not isinstance(Z, Box | Linf):
+        lacks = "no payoff" if saddle.payoff is None else f"the set {Z!r}"
+        raise InputError(
+            f"mixed: expected a game with a payoff on a box, got one with {lacks}; measures need a compact set: bound "
+            "the players (radius=2 of bilinear), or play forsaken, quartic or square_distance"
+        )
+    corners = [Z.project(torch.full((1, 2), far, dtype=torch.float64))[0].tolist() for far in (-1e9, 1e9)]
+    if saddle.split != 1 or len(corners[0]) != 2:
+        raise InputError(f"mixed: expected one number for each player, got {saddle.split} of the first")
+    value = saddle.payoff
+
+    def payoff(x: Tensor, y: Tensor) -> Tensor:
+        pairs = torch.stack(torch.broadcast_tensors(x, y.T), 2)
+        return value(pairs.flatten(0, 1)).view(len(x), len(y))
+
+    x, y = (Domain(low, high) for low, high in zip(*corners, strict=True))
+    return MixedGame(payoff, x, y)
 
 
 def square_distance() -> MixedGame:

@@ -7,7 +7,9 @@ Lecture: row G2.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -15,6 +17,7 @@ from torch import Tensor
 from danskin.errors import InputError
 from danskin.games.mixed import Domain, MixedGame
 from danskin.minmax import Streams
+from danskin.minmax.problem import Template
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +75,7 @@ class Played:
         gap: of these two.
         averages: gap of the averages over all steps, where asked for: as many particles as there were in all of them.
         path: gaps along the run, (step, found).
+        seen: the measures at these steps and before the first one, (step, x, y).
     """
 
     x: Measure
@@ -79,6 +83,7 @@ class Played:
     gap: Gap
     averages: Gap | None
     path: tuple[tuple[int, float], ...]
+    seen: tuple[tuple[int, Measure, Measure], ...]
 
 
 def gap_of(game: MixedGame, x: Measure, y: Measure, points: int = 400) -> Gap:
@@ -116,6 +121,9 @@ class WassersteinFisherRao:
     mirror-prox form on particles).
     Lecture: row G2.
     """
+
+    template: ClassVar[Template] = Template("first player", "second player", "measures on its set", "mean payoff")
+    moves: ClassVar[str] = "both at once, weights times exp(gradient), positions by gradients one step ahead"
 
     step_weights: float = 0.1
     step_points: float = 0.1
@@ -162,7 +170,7 @@ class WassersteinFisherRao:
 
     def play(
         self, game: MixedGame, particles: int = 50, steps: int = 1000, *, seed: int = 0, average: bool = False,
-        look: int = 0, points: int = 400,
+        look: int = 0, points: int = 400, listen: Callable[[int], None] | None = None,
     ) -> Played:  # fmt: skip
         """From particles drawn uniformly, with equal weights.
 
@@ -172,8 +180,9 @@ class WassersteinFisherRao:
             steps: at least 1.
             seed: of the draw.
             average: also the gap of the averages of the measures whose potentials were used; keeps all particles.
-            look: steps between looks at the gap; 0 for none but at the end.
+            look: steps between looks at the gap and the measures; 0 for none but at the end.
             points: of the grid of the gap, see `gap_of`.
+            listen: is told the step of each look.
 
         Raises:
             InputError: no particles, no steps, or a payoff that is not one value for each pair or not finite.
@@ -183,13 +192,16 @@ class WassersteinFisherRao:
                 raise InputError(f"play: expected at least 1 of {name}, got {number}")
         streams = Streams.of(seed, torch.arange(particles))
         x, y = (_drawn(domain, streams.child(k), particles) for k, domain in enumerate((game.x, game.y)))
-        path, used = [], []
+        path, used, seen = [], [], [(0, x, y)]
         for k in range(1, steps + 1):
             x, y, *at = self.step(game, x, y)
             if average:
                 used.append(at)
             if look and k % look == 0:
                 path.append((k, gap_of(game, x, y, points).found))
+                seen.append((k, x, y))
+                if listen is not None:
+                    listen(k)
         if not all(t.isfinite().all() for m in (x, y) for t in (m.points, m.weights)):
             raise InputError(
                 "payoff: expected finite values and gradients, got others on the way; bound the domain, or step less"
@@ -198,7 +210,7 @@ class WassersteinFisherRao:
         if average:
             mean_x, mean_y = (_joined([at[k] for at in used]) for k in range(2))
             averages = gap_of(game, mean_x, mean_y, points)
-        return Played(x, y, gap_of(game, x, y, points), averages, tuple(path))
+        return Played(x, y, gap_of(game, x, y, points), averages, tuple(path), tuple(seen))
 
 
 def _drawn(domain: Domain, streams: Streams, n: int) -> Measure:
@@ -214,3 +226,7 @@ def _joined(measures: list[Measure]) -> Measure:
         points=torch.cat([m.points for m in measures]),
         weights=torch.cat([share * m.weights for m in measures]),
     )
+
+
+#: What plays measures, by the name that the command line calls it.
+MEASURE_SOLVERS: dict[str, Any] = {"particles": WassersteinFisherRao}

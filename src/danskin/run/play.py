@@ -18,7 +18,7 @@ from torch import Tensor
 
 from danskin.errors import ConfigError, MissingError, suggest
 from danskin.files import make_folder, write_atomically, write_json, write_text
-from danskin.games import GAMES, AlmostBilinear, Game, weak_minty_on
+from danskin.games import GAMES, MEASURE_SOLVERS, MIXED_GAMES, AlmostBilinear, Game, weak_minty_on
 from danskin.games.certificates import certificate
 from danskin.minmax import SOLVERS, Outcome, Trajectory, duality_gap, outcomes, residual, run_solver
 from danskin.minmax.dynamics import resolve_step
@@ -66,33 +66,42 @@ def play_of(name: str, solvers: Sequence[str], words: Sequence[str], steps: int 
         ConfigError: an unknown name or key, or a value that does not fit.
         MissingError: a payoff file that is not there.
     """
-    for kind, given, table in (("game", [name], GAMES), ("solver", solvers, SOLVERS)):
+    for kind, given, table, others in (
+        ("game", [name], GAMES, MIXED_GAMES),
+        ("solver", solvers, SOLVERS, MEASURE_SOLVERS),
+    ):
         for word in given:
             if word not in table:
-                raise ConfigError(f"play: expected a known {kind}, got {word!r}; {suggest(word, table)}")
+                raise ConfigError(f"play: expected a known {kind}, got {word!r}; {suggest(word, [*table, *others])}")
     if (steps is not None and steps < 1) or starts < 1:
         raise ConfigError(
             f"play: expected at least 1 step and 1 start, got {steps} and {starts}; 5000 and 16 are usual"
         )
-    values = _values(words)
-    game_keys = _keys(GAMES[name])
-    solver_keys = {s: _keys(SOLVERS[s]) for s in solvers}
+    values = values_of(words)
+    game_keys = keys_of(GAMES[name])
+    solver_keys = {s: keys_of(SOLVERS[s]) for s in solvers}
     known = game_keys.union(*solver_keys.values())
     for key in values:
         if key not in known:
             raise ConfigError(
                 f"{key}: expected a setting of {name} or of {', '.join(solvers)}, got {key!r}; {suggest(key, known)}"
             )
-    game = _game(name, {k: v for k, v in values.items() if k in game_keys})
+    game = game_of(name, {k: v for k, v in values.items() if k in game_keys})
     made = {s: _solver(s, {k: v for k, v in values.items() if k in solver_keys[s]}, game) for s in solvers}
     return Play(name, game, made, steps or game.default_steps, starts, seed)
 
 
-def _keys(cls: Any) -> set[str]:
+def keys_of(cls: Any) -> set[str]:
+    """The settings of a game or a solver."""
     return {f.name for f in fields(cls) if f.init}
 
 
-def _values(words: Sequence[str]) -> dict[str, Any]:
+def values_of(words: Sequence[str]) -> dict[str, Any]:
+    """key=value words as plain data.
+
+    Raises:
+        ConfigError: a word of another form.
+    """
     out = {}
     for word in words:
         key, equals, text = word.partition("=")
@@ -111,7 +120,13 @@ def _numbers(cls: Any, values: dict[str, Any]) -> dict[str, Any]:
     return out
 
 
-def _game(name: str, values: dict[str, Any]) -> Game:
+def game_of(name: str, values: dict[str, Any]) -> Game:
+    """A game with its settings.
+
+    Raises:
+        ConfigError: a value that does not fit.
+        MissingError: a payoff file that is not there.
+    """
     if isinstance(values.get("payoff"), str) and Path(values["payoff"]).suffix in _READERS:
         values["payoff"] = _read_matrix(Path(values["payoff"]))
     game: Game = build(GAMES[name], _numbers(GAMES[name], values), name)
@@ -125,17 +140,26 @@ def _solver(name: str, values: dict[str, Any], game: Game) -> Any:
         if base not in SOLVERS or base == name:
             raise ConfigError(f"{name}.base: expected another solver, got {base!r}; {suggest(str(base), SOLVERS)}")
         values = values | {"base": SOLVERS[base]()}
-    own = "step_size" in _keys(cls) and "step_size" not in values and game.step_size is not None
+    own = "step_size" in keys_of(cls) and "step_size" not in values and game.step_size is not None
     entropic = name.startswith("mirror")
     if entropic and not hasattr(game.saddle().feasible, "mirror"):
         raise ConfigError(
             f"{name}: expected a game on simplices, where entropic steps are made, got {type(game).__name__}; play "
             "matrix, or take extragradient"
         )
-    values = _numbers(cls, values) | ({"step_size": game.step_size} if own and not entropic else {})
+    values = values | ({"step_size": game.step_size} if own and not entropic else {})
     if "base" in values:
-        return cls(**values)
-    return build(cls, values, name)
+        return cls(**_numbers(cls, values))
+    return solver_of(cls, values, name)
+
+
+def solver_of(cls: Any, values: dict[str, Any], name: str) -> Any:
+    """A solver with its settings.
+
+    Raises:
+        ConfigError: a value that does not fit.
+    """
+    return build(cls, _numbers(cls, values), name)
 
 
 def _read_csv(path: Path) -> Any:
@@ -162,6 +186,16 @@ def _read_matrix(path: Path) -> list[list[float]]:
     return rows
 
 
+def check_empty(out: Path) -> None:
+    """Refuse a folder with content.
+
+    Raises:
+        ConfigError: it has some.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"{out}: expected a new or empty folder, got one with content; choose another --out")
+
+
 def played(play: Play, out: Path, listen: Callable[[str, int], None] = lambda solver, t: None) -> dict[str, Any]:
     """Run a play and write its folder: result.json, points.npz, command.txt, environment.json, figures/.
 
@@ -172,8 +206,7 @@ def played(play: Play, out: Path, listen: Callable[[str, int], None] = lambda so
         ConfigError: the folder has content.
         MissingError: it cannot be written.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(f"{out}: expected a new or empty folder, got one with content; choose another --out")
+    check_empty(out)
     saddle, runs = play.game.saddle(), {}
     z = play.game.starts(play.starts, play.seed)
     known = play.game.solutions
@@ -201,7 +234,7 @@ def played(play: Play, out: Path, listen: Callable[[str, int], None] = lambda so
     write_json(out / "environment.json", environment())
     arrays = {f"{name}.points": run.points[:, :SHOWN].float().numpy() for name, run in runs.items()}
     arrays |= {f"{name}.times": run.times.numpy() for name, run in runs.items()}
-    write_atomically(out / "points.npz", lambda stream: stream.write(_npz(arrays)))
+    write_atomically(out / "points.npz", lambda stream: stream.write(as_npz(arrays)))
     write_json(out / "result.json", result)
     for figure, text in figures(play, result, runs).items():
         write_text(out / "figures" / f"{figure}.svg", text)
@@ -273,7 +306,8 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, int | float | str | list | None) else str(value)
 
 
-def _npz(arrays: dict[str, Any]) -> bytes:
+def as_npz(arrays: dict[str, Any]) -> bytes:
+    """Arrays as the bytes of an .npz file."""
     stream = io.BytesIO()
     np.savez_compressed(stream, **arrays)
     return stream.getvalue()
