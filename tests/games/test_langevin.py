@@ -91,7 +91,7 @@ def test_one_inner_step_is_a_langevin_step_shortened_by_beta_squared():
 
 
 def share_at_the_equilibrium(epsilon, starts=100, steps=300):
-    """Of starts on the bad curve xy = 1/2 of max over x, min over y of x²y² - xy, those with |x|, |y| < 0.2 at the end.
+    """Of runs of max over x, min over y of x²y² - xy (critical: 0, and xy = 1/2) those that end with |x|, |y| < 0.2.
 
     Settings of the authors' toy: both chains move together, eta = 0.1, beta = 0.5, K = 100, clipped to [-2, 2].
     """

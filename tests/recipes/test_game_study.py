@@ -91,6 +91,7 @@ def test_a_method_with_inner_steps_may_evaluate_as_often_as_the_others_and_no_mo
         assert curve[0] == [0, 0] and curve[-1][0] == pytest.approx(1000, abs=10)
         assert curve[-1][1] == pytest.approx(found[method, "near the equilibrium"]["mean"])
     page = (tmp_path / "toy/report.html").read_text()
+    assert page.count('<figure class="wide">') == 1
     assert "toy, one start: share" in page and "Phase portrait: toy, one start" in page
 
 

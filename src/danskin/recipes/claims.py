@@ -60,7 +60,7 @@ class Claims:
     """The claims file of a row.
 
     Args:
-        sources: source and setting of each published table.
+        sources: source and setting of the published tables, each once.
         published: in percent, by (case, method, column, weights).
         claims: as written.
     """
@@ -81,9 +81,11 @@ class Claims:
         Raises:
             ConfigError: a claim without a bound, or of a scale that there is not.
         """
-        sources, published = [], {}
+        sources: list[dict[str, Any]] = []
+        published = {}
         for table in node.get("published") or []:
-            sources.append({k: table[k] for k in ("source", "setting", "note") if k in table})
+            source = {k: table[k] for k in ("source", "setting", "note") if k in table}
+            sources += [source] if source not in sources else []
             for method, columns in table["table"].items():
                 for column, numbers in columns.items():
                     numbers = numbers if isinstance(numbers, list) else [numbers]

@@ -22,6 +22,7 @@ import danskin
 from danskin.errors import ConfigError, MissingError
 from danskin.files import append_line, check_folder, make_folder, open_to_append, read_lines, write_json, write_text
 from danskin.games import AlmostBilinear, MatrixGame
+from danskin.metrics import wilson
 from danskin.minmax import Outcome, Trajectory, duality_gap, outcomes, run_solver
 from danskin.minmax.saddle import Saddle, flip
 from danskin.recipes.claims import Claims
@@ -199,14 +200,13 @@ def _gathered(study: Study, cells: list[dict[str, Any]]) -> dict[str, Any]:
         for column, (hits, n) in cell["shares"].items():
             key = cell["case"], cell["method"], column, "-"
             values[key].append(hits / n)
-            counts.setdefault(key, (hits, n))
+            before = counts.get(key, (0, 0))
+            counts[key] = before[0] + hits, before[1] + n
             columns[cell["case"]][column] = None
         for column, value in cell["numbers"].items():
             values[cell["case"], cell["method"], column, "-"].append(value)
             columns[cell["case"]][column] = None
-    numbers = {
-        key: summarize(found, "share" if key in counts else "number", counts.get(key)) for key, found in values.items()
-    }
+    numbers = {key: _summary(found, counts.get(key)) for key, found in values.items()}
     rows = []
     for key, found in numbers.items():
         where = dict(zip(("case", "method", "column", "weights"), key, strict=True))
@@ -233,6 +233,14 @@ def _gathered(study: Study, cells: list[dict[str, Any]]) -> dict[str, Any]:
         "configs": {case: dict(told) for case, told in study.cases.items()} | {"methods": study.methods},
         "environment": environment(),
     }
+
+
+def _summary(values: list[float], counts: tuple[int, int] | None) -> dict[str, Any]:
+    """A number over seeds. Starts are independent across seeds, so a share has one interval for all of them."""
+    out = summarize(values, "number" if counts is None else "share")
+    if counts is not None:
+        out |= {"interval": list(wilson(*counts)), "interval_kind": "Wilson over starts"}
+    return out
 
 
 def _mean(curves: list[list[list[float]]]) -> list[list[float]]:
@@ -281,7 +289,7 @@ def _drawn(study: Study, result: Mapping[str, Any]) -> Iterator[Drawn]:
             [] if known is None else known.tolist(),
             [{"radius": c.radius, "attracts": c.attracts} for c in play.game.cycles], play.game.view,
         )  # fmt: skip
-        what = "Paths from eight starts: pale at first, dark at the end; star: solution; dashed: cycle that attracts."
+        what = "Eight paths: pale at first, dark at the end; star: solution; dashed: cycle that attracts."
         yield Drawn(_name(case), svg, f"Phase portrait: {case}", what, f"{case}. {what}")
 
 

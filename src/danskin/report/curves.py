@@ -12,6 +12,7 @@ from danskin.report.drawing import MODEL_COLORS, Drawn, draw_axes, draw_line, le
 Events = Mapping[tuple[str, int], Sequence[Mapping[str, Any]]]
 Line = list[tuple[float, float]]
 _DASHES = ("-", (0, (4, 2)), (0, (1, 1.5)))
+_AGAIN = (0, (6, 1.5, 1, 1.5))  # of labels whose colour another one has already
 
 
 def line(events: Events, case: str, method: str, kind: str, x: str, y: str) -> Line:
@@ -56,7 +57,8 @@ def drawn(
             color = MODEL_COLORS[i % len(MODEL_COLORS)]
             for points, dash in zip(group, _DASHES, strict=False):
                 first = dash == _DASHES[0]
-                draw_line(axes, points, color=color, linestyle=dash, label=legend_label(label) if first else None)
+                style = _AGAIN if first and i >= len(MODEL_COLORS) else dash
+                draw_line(axes, points, color=color, linestyle=style, label=legend_label(label) if first else None)
             if marks and label in marks:
                 axes.plot(*marks[label], marker="o", color=color, markersize=6)
         axes.set(xlabel=x, ylabel=y)

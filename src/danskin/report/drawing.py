@@ -28,6 +28,7 @@ VARIABLES = {INK: "ink", MUTED: "muted", LINE: "line", PAPER: "card", WRONG: "wr
 FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'DejaVu Sans', Arial, sans-serif"
 NORMS = {"linf": "ℓ∞", "l2": "ℓ2", "l1": "ℓ1"}
 MARKERS = "os^Dv"
+_HALF_PAGE = 500.0  # points
 RC: dict[Any, Any] = {
     "svg.fonttype": "none", "svg.hashsalt": "danskin", "text.parse_math": False, "font.family": "DejaVu Sans",
     "font.size": 10, "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": MUTED, "axes.linewidth": 0.8,
@@ -122,6 +123,12 @@ class Drawn:
     title: str
     description: str
     caption: str
+
+    @property
+    def wide(self) -> bool:
+        """Whether it is too wide for half of a page: panels side by side."""
+        width = re.search(r'<svg [^>]*width="([\d.]+)pt"', self.svg)
+        return width is not None and float(width[1]) > _HALF_PAGE
 
     def inline(self) -> str:
         """The SVG for use inside an HTML page."""

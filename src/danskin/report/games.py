@@ -10,6 +10,7 @@ import numpy as np
 from danskin.report.drawing import INK, LINE, MODEL_COLORS, MUTED, WRONG, Array, legend_label, panels
 
 _FIRST, _LAST = 160, 60  # points of a path that are drawn
+_AGAIN = (0, (6, 1.5, 1, 1.5))  # of lines whose colour another one has already
 
 
 def phase_portrait(
@@ -90,7 +91,8 @@ def curves(
         for k, (name, (steps, values)) in enumerate(lines.items()):
             color = MODEL_COLORS[k % len(MODEL_COLORS)]
             shown = np.isfinite(values) & (values > 0)
-            axes.plot(steps[shown], values[shown], color=color, label=legend_label(name))
+            style: Any = "-" if k < len(MODEL_COLORS) else _AGAIN
+            axes.plot(steps[shown], values[shown], color=color, linestyle=style, label=legend_label(name))
             if bounds and name in bounds:
                 axes.plot(*bounds[name], color=color, linestyle=(0, (4, 2)), linewidth=1.2)
         axes.set(xlabel="steps", ylabel=ylabel, yscale="log")
@@ -114,7 +116,7 @@ def shares(lines: Mapping[str, tuple[Array, Array]], xlabel: str) -> str:
     def plot(grid: Any) -> int:
         axes = grid[0][0]
         for k, (name, (effort, found)) in enumerate(lines.items()):
-            style: Any = "-" if k < len(MODEL_COLORS) else (0, (4, 2))
+            style: Any = "-" if k < len(MODEL_COLORS) else _AGAIN
             color = MODEL_COLORS[k % len(MODEL_COLORS)]
             axes.plot(effort, 100 * found, color=color, linestyle=style, label=legend_label(name))
         axes.set(xlabel=xlabel, ylabel="near the equilibrium, %", ylim=(-3, 103))

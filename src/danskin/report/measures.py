@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from danskin.report.drawing import INK, MODEL_COLORS, Array, panels
 
 _WIDEST = 7.0  # points, of a particle that has all of the weight
+_LEAST = 1e-3  # lighter particles are not drawn
 
 
 def particles(paths: Mapping[str, Array], views: Sequence[tuple[float, float]]) -> str:
@@ -24,20 +25,15 @@ def particles(paths: Mapping[str, Array], views: Sequence[tuple[float, float]]) 
     """
 
     def draw(axes: Any, player: str, view: tuple[float, float], color: str) -> None:
-        from matplotlib.collections import LineCollection
-
         steps, points, weights = paths["steps"], paths[f"{player}.points"], paths[f"{player}.weights"]
         length = view[1] - view[0]
         for points_of, weights_of in zip(points.T, weights.T, strict=True):
-            at = np.stack([steps, points_of], 1)
-            parts = np.stack([at[:-1], at[1:]], 1)
-            mean = (weights_of[:-1] + weights_of[1:]) / 2
-            whole = np.abs(np.diff(points_of)) < length / 2
-            lines = LineCollection(
-                list(parts[whole]), linewidths=0.4 + _WIDEST * mean[whole], colors=color, alpha=0.55, capstyle="butt"
-            )
-            axes.add_collection(lines)
-        shown = weights[-1] > 1e-3
+            for first, last, width in _runs(points_of, weights_of, length):
+                axes.plot(
+                    steps[first : last + 1], points_of[first : last + 1], linewidth=width, color=color, alpha=0.55,
+                    solid_capstyle="butt",
+                )  # fmt: skip
+        shown = weights[-1] > _LEAST
         axes.scatter(
             np.full(shown.sum(), steps[-1]), points[-1][shown], s=8 + 130 * weights[-1][shown], color=color, zorder=4,
             clip_on=False,
@@ -56,3 +52,14 @@ def particles(paths: Mapping[str, Array], views: Sequence[tuple[float, float]]) 
         return 0
 
     return panels(plot, 1, 2, size=(7.6, 3.3))
+
+
+def _runs(points: Array, weights: Array, length: float) -> Iterator[tuple[int, int, float]]:
+    """(first, last, width) of pieces of a path that have one width, in steps of a quarter of a point, and no jump."""
+    weight = (weights[:-1] + weights[1:]) / 2
+    shown = (weight > _LEAST) & (np.abs(np.diff(points)) < length / 2)
+    widths = np.where(shown, np.round(4 * (0.5 + _WIDEST * weight)) / 4, 0.0)
+    ends = np.flatnonzero(np.diff(widths)) + 1
+    for first, last in zip([0, *ends], [*ends, len(widths)], strict=True):
+        if widths[first] > 0:
+            yield int(first), int(last), float(widths[first])

@@ -69,7 +69,7 @@ def figures(result: Mapping[str, Any]) -> list[Drawn]:
 
 
 def _lines(result: Mapping[str, Any]) -> Drawn:
-    from matplotlib.ticker import LogLocator
+    from matplotlib.ticker import LogLocator, MaxNLocator
 
     models = result["models"]
 
@@ -82,6 +82,7 @@ def _lines(result: Mapping[str, Any]) -> Drawn:
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter("")
+        axes.xaxis.set_major_locator(MaxNLocator(4))  # signs make numbers wide
         return min(len(models), 3)
 
     ends = "; ".join(f"{name}: {_array(m['line']).mean(0)[[0, -1]].mean():.3g}" for name, m in models.items())
