@@ -25,7 +25,7 @@ DIRECT = {
     "regularizers": {"attacks", "losses"},
     "training": {"attacks", "regularizers", "losses", "metrics", "optim", "data"},
     "critics": {"lipschitz", "transport"},
-    "gan": {"critics", "metrics", "optim", "minmax"},
+    "gan": {"critics", "games", "metrics", "optim", "minmax"},
     "games": {"minmax", "optim"},
     "evaluation": {"attacks", "lipschitz", "metrics"},
     "data": {"errors", "inputs"},

@@ -62,6 +62,12 @@ def _recipes(incomplete: str) -> list[str]:
     return _begun_with(catalog.names("recipes"), incomplete)
 
 
+def _gan_recipes(incomplete: str) -> list[str]:
+    from danskin.cli import catalog
+
+    return _begun_with(catalog.names("gan_recipes"), incomplete)
+
+
 def _rows(incomplete: str) -> list[str]:
     from danskin.cli import catalog
 
@@ -113,6 +119,27 @@ def train(
     from danskin.cli import training
 
     training.train(words or [], resume, out, runs, dry_run, as_json, quiet)
+
+
+@app.command()
+def gan(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[RECIPE] [KEY=VALUE]...", help="A recipe (default: gan_8_gaussians).", autocompletion=_gan_recipes
+        ),
+    ] = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; default runs/RECIPE/TIME.")] = None,
+    runs: Annotated[Path, typer.Option(help="Where runs are kept.")] = Path("runs"),
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the full config and the work, and stop.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a GAN, judge its samples by exact W1 beside the sampling floor, write a report. Under torchrun, too."""
+    from danskin.cli import gan as command
+
+    command.gan(words or [], resume, out, runs, dry_run, as_json, quiet)
 
 
 @app.command()

@@ -86,7 +86,7 @@ def _described(name: str) -> str:
 
 def _describe(kind: str, name: str, thing: Any) -> str:
     head = f"{name} ({kind})\n\n"
-    if kind == "recipes":
+    if kind in ("recipes", "gan_recipes"):
         return head + str(thing.read_text(encoding="utf-8"))
     if kind == "losses":
         return head + (inspect.getdoc(thing.function) or "")

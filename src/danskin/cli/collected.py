@@ -26,12 +26,13 @@ def tables() -> dict[str, dict[str, Any]]:
     from danskin.minmax import SOLVERS
     from danskin.models import MODELS
     from danskin.optim.games import GAME_OPTIMIZERS
-    from danskin.run.recipe import RECIPES
+    from danskin.run.recipe import GAN_RECIPES, RECIPES
     from danskin.run.schema import CHOICES
 
     own: dict[str, dict[str, Any]] = {
         "data": dict(DATASETS),
         "games": dict(GAMES) | MIXED_GAMES,
+        "gan_recipes": dict(GAN_RECIPES),
         "losses": dict(LOSSES),
         "models": dict(MODELS),
         "recipes": dict(RECIPES),
@@ -130,7 +131,7 @@ def _summary(kind: str, thing: Any) -> str:
         return str(thing.description)
     if kind == "losses":
         return str(thing.summary)
-    if kind == "recipes":
+    if kind in ("recipes", "gan_recipes"):
         lines = thing.read_text(encoding="utf-8").splitlines()
         return lines[0].removeprefix("# ") if lines else ""
     return _first_line(thing)

@@ -159,4 +159,8 @@ def report(folder: Path) -> Path:
 
     if not (folder / "config.yaml").is_file():
         raise MissingError(f"{folder}: expected the folder of a run, got no config.yaml there", "ls runs/* verdicts/*")
+    if "kind: gan" in (folder / "config.yaml").read_text(encoding="utf-8").splitlines():
+        from danskin.report.gan import write_gan_report
+
+        return write_gan_report(folder)
     return write_report(folder)

@@ -113,6 +113,35 @@ class Progress(_Shown):
             self.console.print(text, highlight=False)
 
 
+class GANProgress(_Shown):
+    """A bar of generator steps on a terminal; elsewhere a line for each look at the samples; flags always.
+
+    Args:
+        quiet: show nothing.
+    """
+
+    def __init__(self, quiet: bool) -> None:
+        super().__init__(quiet, counts=True)
+        self.looked = ""
+
+    def event(self, event: dict[str, Any]) -> None:
+        """Show one event of a GAN run."""
+        match event["event"]:
+            case "step":
+                note = f"critic {event['critic_loss']:.3g}, generator {event['generator_loss']:.3g}{self.looked}"
+                self.bar.update(self.task("gan", event["of"]), completed=event["step"], note=note)
+            case "judged":
+                modes = f", {event['modes']} of {event['of_modes']} modes" if "modes" in event else ""
+                text = f"W1 {event['w1']:.3f} (floor {event['w1_floor']:.3f}){modes}"
+                self.looked = f"; {text}"
+                if not self.terminal:
+                    self.console.print(f"step {event['step']}: {text}", highlight=False)
+            case "flag":
+                self.console.print(f"[bold red]step {event['step']}: {event['flag']}[/]: {event['text']}")
+            case "evaluate" if not self.terminal:
+                self.console.print(f"judging {event['what']}", highlight=False)
+
+
 class JudgingProgress(_Shown):
     """A bar with the time left on a terminal; a line for each stage of each chunk; nothing when quiet.
 

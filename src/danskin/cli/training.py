@@ -17,7 +17,7 @@ def train(
     words: list[str], resume: Path | None, out: Path | None, runs: Path, dry_run: bool, as_json: bool, quiet: bool
 ) -> None:
     """Start or go on with a run; print its table and the path of its report."""
-    recipe, overrides = _split(words)
+    recipe, overrides = split(words)
     from danskin.cli.progress import Progress, results_table
     from danskin.files import check_folder
     from danskin.run.config import TrainConfig, load_config
@@ -41,7 +41,7 @@ def train(
     runtime = Runtime.start(config.device, config.threads, config.deterministic)
     with contextlib.ExitStack() as held:
         held.callback(runtime.close)
-        record = _begun(config, resume, out, runs, runtime, held)
+        record = begun(config, resume, out, runs, runtime, held)
         with Progress(lambda label: config.trainer_of(label).epochs, quiet or not runtime.main) as progress:
             try:
                 result = run_training(config, record, runtime, progress.event)
@@ -58,18 +58,17 @@ def train(
         typer.echo(f"report: {path or 'not written'}")
 
 
-def _begun(
+def begun(
     config: Any, resume: Path | None, out: Path | None, runs: Path, runtime: Any, held: contextlib.ExitStack
 ) -> Any:
     """The record of the run, new or as it was left; its folder is this run's alone until `held` ends."""
-    from danskin.run.config import TrainConfig
     from danskin.run.lock import locked
     from danskin.run.record import Record
 
     def begin() -> Path:
         if resume is not None:
             held.enter_context(locked(resume))
-            return Record.open(resume, TrainConfig)[0].folder
+            return Record.open(resume, type(config))[0].folder
         if out is not None:
             held.enter_context(locked(out))
             return Record.create(config, runs, out).folder
@@ -80,7 +79,7 @@ def _begun(
     return Record(Path(runtime.share(runtime.on_main(begin))))
 
 
-def _split(words: list[str]) -> tuple[str | None, list[str]]:
+def split(words: list[str]) -> tuple[str | None, list[str]]:
     """The recipe, if the first word is one, and the overrides."""
     if words and "=" not in words[0]:
         return words[0], words[1:]

@@ -9,12 +9,24 @@ from danskin.data.folder import load_folder
 from danskin.data.loading import load
 from danskin.data.npz import load_npz
 from danskin.data.registry import DATASETS, DatasetInfo
-from danskin.data.toys import blobs, circles, spirals, two_moons
+from danskin.data.toys import (
+    SUPPORTS,
+    Support,
+    blobs,
+    circles,
+    gaussians_8,
+    gaussians_25,
+    spirals,
+    swiss_roll,
+    two_moons,
+)
 
 __all__ = [
     "DATASETS",
+    "SUPPORTS",
     "Dataset",
     "DatasetInfo",
+    "Support",
     "batch_indices",
     "blobs",
     "circles",
@@ -22,10 +34,13 @@ __all__ = [
     "data_folder",
     "download",
     "draw_crop_flip",
+    "gaussians_8",
+    "gaussians_25",
     "load",
     "load_folder",
     "load_npz",
     "spirals",
+    "swiss_roll",
     "to_float",
     "two_moons",
 ]

@@ -95,6 +95,27 @@ _ALL = (
         source=_OWN,
     ),
     DatasetInfo(
+        name="gaussians_8",
+        description="eight narrow Gaussians on a circle, for generators: 20,000 train, 4,096 test",
+        shape=(2,),
+        classes=tuple(str(k) for k in range(8)),
+        source=_OWN,
+    ),
+    DatasetInfo(
+        name="gaussians_25",
+        description="25 narrow Gaussians on a grid, for generators: 20,000 train, 4,096 test",
+        shape=(2,),
+        classes=tuple(str(k) for k in range(25)),
+        source=_OWN,
+    ),
+    DatasetInfo(
+        name="swiss_roll",
+        description="a noisy spiral in ten arcs of equal mass, for generators: 20,000 train, 4,096 test",
+        shape=(2,),
+        classes=_DIGITS,
+        source=_OWN,
+    ),
+    DatasetInfo(
         name="mnist",
         description="handwritten digits, 28x28 grey: 60,000 train, 10,000 test",
         shape=(1, 28, 28),

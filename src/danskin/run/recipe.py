@@ -16,6 +16,8 @@ from danskin.run.schema import plain
 _SHIPPED = Path(__file__).parent.parent / "recipes"
 #: Recipes that danskin ships: name -> YAML file; those under `published` follow released code, quirks and all.
 RECIPES = {path.stem: path for path in sorted([*_SHIPPED.glob("*.yaml"), *_SHIPPED.glob("published/*.yaml")])}
+#: Recipes of `danskin gan`.
+GAN_RECIPES = {path.stem: path for path in sorted(_SHIPPED.glob("gan/*.yaml"))}
 #: Settings that all attacks have.
 _COMMON = {f.name for f in dataclasses.fields(Attack)}
 
@@ -84,20 +86,24 @@ def read_mapping(path: Path) -> dict[str, Any]:
     return parse_mapping(text, str(path))
 
 
-def read_recipe(source: str | Path) -> dict[str, Any]:
+def read_recipe(source: str | Path, shipped: Mapping[str, Path] | None = None) -> dict[str, Any]:
     """A recipe as plain data: a path, or the name of one that danskin ships.
+
+    Args:
+        source: path or name.
+        shipped: names to choose from; default: those of `danskin train`.
 
     Raises:
         MissingError: there is no such file or recipe.
         ConfigError: it is not a mapping.
     """
-    path = Path(source)
-    if str(source) in RECIPES:
-        path = RECIPES[str(source)]
+    path, shipped = Path(source), RECIPES if shipped is None else shipped
+    if str(source) in shipped:
+        path = shipped[str(source)]
     elif not path.is_file():
         raise MissingError(
-            f"recipe: expected a file or one of {', '.join(sorted(RECIPES))}, got {str(source)!r}",
-            suggest(str(source), RECIPES),
+            f"recipe: expected a file or one of {', '.join(sorted(shipped))}, got {str(source)!r}",
+            suggest(str(source), shipped),
         )
     return {"name": path.stem} | read_mapping(path)
 

@@ -10,7 +10,7 @@ import platform
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
@@ -111,6 +111,29 @@ class Record:
         ended = None if state == "running" else now()
         started = old.get("started", now())
         write_json(path, {"state": state, "message": message, "started": started, "ended": ended, "pid": os.getpid()})
+
+    @contextlib.contextmanager
+    def running(self, main: bool = True) -> Iterator[None]:
+        """Keep status.json true however the run ends; `main`: whether this process writes."""
+
+        def say(state: str, message: str) -> None:
+            if main:
+                with contextlib.suppress(Exception):
+                    self.status(state, message)
+
+        say("running", "training")
+        try:
+            yield
+        except KeyboardInterrupt:
+            say("interrupted", "stopped by the user; go on with --resume")
+            raise
+        except BaseException as error:
+            say("failed", f"{type(error).__name__}: {error}")
+            raise
+        else:
+            say("finished", "done")
+        finally:
+            self.close()
 
     def result(self) -> dict[str, Any] | None:
         """What a finished run found; None before, or where the files that say so cannot be read: it is judged again."""

@@ -19,6 +19,9 @@ from danskin.attacks import ATTACKS
 from danskin.errors import ConfigError, DanskinError, suggest
 from danskin.games.rl.movers import MOVERS
 from danskin.games.rl.rules import RULES
+from danskin.gan.constraints import CONSTRAINTS
+from danskin.gan.objectives import GAN_OBJECTIVES
+from danskin.gan.optimizers import PLAYER_OPTIMIZERS
 from danskin.minmax import Set, balls
 from danskin.regularizers import REGULARIZERS
 from danskin.run.own_set import OwnSet, names_code
@@ -29,9 +32,11 @@ BALLS: dict[str, type] = dict(balls.BALLS)
 CHOICES: dict[str, dict[str, Any]] = {
     "attacks": ATTACKS,
     "balls": BALLS,
+    "constraints": CONSTRAINTS,
     "movers": MOVERS,
-    "objectives": OBJECTIVES,
+    "objectives": OBJECTIVES | GAN_OBJECTIVES,
     "optimizers": OPTIMIZERS,
+    "player_optimizers": PLAYER_OPTIMIZERS,
     "regularizers": REGULARIZERS,
     "rules": RULES,
     "schedules": SCHEDULES,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,7 +103,7 @@ def train(
     done = runtime.share(record.result() if runtime.main else None)
     if done is not None:
         return done
-    with _status(record, runtime):
+    with record.running(runtime.main):
         split = load_split(config.data, config.seed, runtime.device)
         split.data.check_trainable()
         models: dict[str, nn.Module] = {}
@@ -113,30 +112,6 @@ def train(
             models[label], rows[label] = _train_one(config, label, split, record, runtime, listen)
         result = _evaluate(config, split, models, rows, record, runtime, listen)
     return result
-
-
-@contextlib.contextmanager
-def _status(record: Record, runtime: Runtime) -> Iterator[None]:
-    """Keep status.json true however the run ends."""
-
-    def say(state: str, message: str) -> None:
-        if runtime.main:
-            with contextlib.suppress(Exception):
-                record.status(state, message)
-
-    say("running", "training")
-    try:
-        yield
-    except KeyboardInterrupt:
-        say("interrupted", "stopped by the user; go on with --resume")
-        raise
-    except BaseException as error:
-        say("failed", f"{type(error).__name__}: {error}")
-        raise
-    else:
-        say("finished", "done")
-    finally:
-        record.close()
 
 
 def _train_one(

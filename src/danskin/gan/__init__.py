@@ -1,0 +1,44 @@
+"""GANs: objectives, constraints of the critic, the one training loop, how samples are judged. Lecture: F1 to F7."""
+
+from danskin.gan.constraints import CONSTRAINTS, R1R2, Constraint, GradientPenalty, Penalty, Unconstrained, WeightClip
+from danskin.gan.gradients import dual, input_gradients, row_norms, scores
+from danskin.gan.loop import GANRun, GANTrainer
+from danskin.gan.networks import critic_conv, critic_mlp, generator_conv, generator_mlp
+from danskin.gan.objectives import (
+    GAN_OBJECTIVES,
+    Hinge,
+    NonSaturating,
+    Objective,
+    Relativistic,
+    Saturating,
+    Wasserstein,
+)
+from danskin.gan.optimizers import Langevin
+
+__all__ = [
+    "CONSTRAINTS",
+    "GAN_OBJECTIVES",
+    "R1R2",
+    "Constraint",
+    "GANRun",
+    "GANTrainer",
+    "GradientPenalty",
+    "Hinge",
+    "Langevin",
+    "NonSaturating",
+    "Objective",
+    "Penalty",
+    "Relativistic",
+    "Saturating",
+    "Unconstrained",
+    "Wasserstein",
+    "WeightClip",
+    "critic_conv",
+    "critic_mlp",
+    "dual",
+    "generator_conv",
+    "generator_mlp",
+    "input_gradients",
+    "row_norms",
+    "scores",
+]
