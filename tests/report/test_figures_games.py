@@ -8,6 +8,7 @@ from danskin.report.curves import drawn
 from danskin.report.drawing import Drawn
 from danskin.report.games import curves, phase_portrait, shares
 from danskin.report.measures import particles
+from danskin.report.reproduction import _is_long
 
 
 def styles(svg):
@@ -56,3 +57,9 @@ def test_panels_side_by_side_are_wide_and_one_pair_of_axes_is_not():
     three = phase_portrait(arrows, dict.fromkeys("abc", path), [(0.0, 0.0)], [], (-1, 1))
     one = phase_portrait(arrows, {"a": path}, [(0.0, 0.0)], [], (-1, 1))
     assert Drawn("f", three, "", "", "").wide and not Drawn("f", one, "", "", "").wide
+
+
+def test_a_table_has_smaller_letters_only_where_its_lines_are_long():
+    row = ["extragradient", "0.0 ± 0.4", "1.303"]
+    assert not _is_long(["method", "near the equilibrium", "distance"], [row])
+    assert _is_long(["method", *["gap, T=10000"] * 7], [["extragradient", *["1.4e-04 ± 3.8e-05"] * 7]])

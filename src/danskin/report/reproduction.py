@@ -11,6 +11,13 @@ from danskin.report.drawing import Drawn
 from danskin.report.page import Run, write_page
 from danskin.report.tables import claim_rows, note, table
 
+_LINE = 95  # characters that a line of a table has room for at the usual size
+
+
+def _is_long(header: list[str], rows: list[list[str]]) -> bool:
+    """Whether a table needs smaller letters to show all of its columns."""
+    return sum(max(len(cell) for cell in column) for column in zip(header, *rows, strict=True)) > _LINE
+
 
 def write_reproduction(folder: Path, result: Mapping[str, Any], drawn: Sequence[Drawn], command: str) -> Path:
     """Write figures/*.svg and report.html into the folder; the path of the page.
@@ -23,7 +30,7 @@ def write_reproduction(folder: Path, result: Mapping[str, Any], drawn: Sequence[
     """
     context = {
         "result": result,
-        "tables": [(case, *table(result, case)) for case in result["cases"]],
+        "tables": [(case, *found, _is_long(*found)) for case in result["cases"] if (found := table(result, case))],
         "note": note(result),
         "claims": [
             (row, "wrong" if claim["outside"] else "", claim["source"])
