@@ -4,6 +4,7 @@ from danskin.critics.ipm import IPM
 from danskin.critics.kernels import IMQ, RBF, Energy, Kernel, Laplace, median_distance
 from danskin.critics.lipschitz_class import Dudley, FortetMourier, Kantorovich, Potential
 from danskin.critics.mmd import MMD, EnergyDistance, gaussian_mmd_squared
+from danskin.critics.network_distance import NetworkDistance
 from danskin.critics.samples import Samples, samples
 from danskin.critics.total_variation import TotalVariation
 
@@ -19,6 +20,7 @@ __all__ = [
     "Kantorovich",
     "Kernel",
     "Laplace",
+    "NetworkDistance",
     "Potential",
     "Samples",
     "TotalVariation",

@@ -37,6 +37,7 @@ from danskin.minmax.result import Cost, Maximum, Status
 from danskin.minmax.saddle import Saddle
 from danskin.minmax.sets import Set
 from danskin.minmax.solvers import SOLVERS
+from danskin.minmax.spectral import Spectral
 from danskin.minmax.trajectory import Trajectory, run_solver
 from danskin.minmax.weak_minty import AdaptiveEGPlus, BCSEGPlus, CurvatureEGPlus, EGPlus
 
@@ -78,6 +79,7 @@ __all__ = [
     "Set",
     "Simplex",
     "Solver",
+    "Spectral",
     "Status",
     "Streams",
     "Subdifferential",

@@ -1,4 +1,4 @@
-"""Conformance suites and oracles that others can run on their own sets, attacks, suites, optimisers and solvers.
+"""Conformance suites and oracles for sets, attacks, suites, optimisers, solvers and distances that others write.
 
 >>> from danskin.minmax import Linf
 >>> check_set(lambda like: Linf(0.3))
@@ -9,6 +9,7 @@ Everything here raises `AssertionError` with what was expected and what came; no
 from danskin.testing import models, oracles
 from danskin.testing.attacks import ATTACK_CHECKS, check_attack
 from danskin.testing.certificates import worst_case
+from danskin.testing.ipms import IPM_CHECKS, check_ipm
 from danskin.testing.optimizers import OPTIMIZER_CHECKS, check_optimizer, check_optimizer_in_processes
 from danskin.testing.sets import SET_CHECKS, check_set
 from danskin.testing.solvers import SOLVER_CHECKS, check_solver
@@ -16,10 +17,12 @@ from danskin.testing.suites import check_suite
 
 __all__ = [
     "ATTACK_CHECKS",
+    "IPM_CHECKS",
     "OPTIMIZER_CHECKS",
     "SET_CHECKS",
     "SOLVER_CHECKS",
     "check_attack",
+    "check_ipm",
     "check_optimizer",
     "check_optimizer_in_processes",
     "check_set",
