@@ -16,6 +16,7 @@ from danskin.recipes.g3.plan import plan_of as rl_plan_of
 from danskin.recipes.game_plan import STUDIES, study_of
 from danskin.recipes.rows import plan_of
 from danskin.run.config import load_config
+from danskin.run.distance import read_sample
 from danskin.run.play import play_of
 from danskin.run.recipe import RECIPES
 
@@ -34,7 +35,7 @@ def test_the_page_of_rows_is_written_from_them():
 
 def test_every_row_is_there():
     wanted = [f"{part}{k}" for part, last in (("A", 2), ("B", 9), ("C", 16)) for k in range(1, last + 1)]
-    assert [row["name"] for row in ROWS] == [*wanted, "D1", "D2", "D3", "D4", "D5", "G1", "G2", "G3"]
+    assert [row["name"] for row in ROWS] == [*wanted, "D1", "D2", "D3", "D4", "D5", "E2", "G1", "G2", "G3"]
     named = {row for row in wanted if row not in {r["name"] for r in ROWS if r["code"]}}
     assert named <= {"B9", "C9"}  # pages, not classes
 
@@ -52,6 +53,8 @@ def test_the_command_of_a_row_is_understood(row):
     elif words[0] == "reproduce":
         known = {"G3": rl_plan_of} | dict.fromkeys(STUDIES, study_of)
         assert known.get(words[1], plan_of)(words[1]).title
+    elif words[0] == "distance":
+        assert all(len(read_sample(source, None, 10, 0).measure) == 10 for source in words[1:3])
     elif words[0] == "sharpness":
         assert words[1:] == ["RUN"]
     else:

@@ -327,6 +327,40 @@ def sharpness(
     )  # fmt: skip
 
 
+@app.command()
+def distance(
+    a: Annotated[
+        str,
+        typer.Argument(
+            metavar="A",
+            help="FILE.npy, FILE.npz, FILE.csv, a name of `danskin list data` or folder:PATH; with :train or :test.",
+        ),
+    ],
+    b: Annotated[str, typer.Argument(metavar="B", help="Likewise.")],
+    q: Annotated[float, typer.Option(help="Order of W_q, at least 1.")] = 1.0,
+    p: Annotated[str, typer.Option(help="Norm of the space: 1, 2 or inf.")] = "2",
+    method: Annotated[str, typer.Option(help="exact, assignment or sinkhorn (a bracket).")] = "exact",
+    tolerance: Annotated[float, typer.Option(help="Of sinkhorn's bracket, relative.")] = 1e-3,
+    weights: Annotated[
+        list[Path] | None, typer.Option(help="File with a weight for each point of A; once more: of B.")
+    ] = None,
+    sliced: Annotated[int, typer.Option(help="Sliced distances, too, over so many directions.", min=0)] = 0,
+    points: Annotated[int, typer.Option(help="Of each sample at most; more are thinned out.")] = 2000,
+    seed: Annotated[int, typer.Option(help="Of thinning, halves and directions.")] = 0,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """How far is one sample from another? W_q with proof, beside the sampling floor: two halves of A."""
+    from danskin.cli import measuring
+
+    measuring.distance(
+        (a, b), weights or [],
+        {"q": q, "p": p, "method": method, "tolerance": tolerance, "points": points, "seed": seed,
+         "directions": sliced},
+        as_json, quiet,
+    )  # fmt: skip
+
+
 @app.command("list")
 def list_(
     kind: Annotated[
