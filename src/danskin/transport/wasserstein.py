@@ -97,8 +97,8 @@ def wasserstein(
     Lecture:
         E2
 
-    >>> wasserstein(torch.tensor([0.0, 1.0]), torch.tensor([2.0, 3.0])).bracket.value
-    2.0
+    >>> wasserstein(torch.tensor([0.0, 1.0]), torch.tensor([2.0, 3.0])).distance
+    tensor(2.)
     """
     q, p = check_order(q, p)
     mu, nu = pair_of(x, y, a, b)
