@@ -12,7 +12,7 @@ def numbers():
     def read(folder):
         def timeless(value):
             if isinstance(value, dict):
-                return {k: timeless(v) for k, v in value.items() if k not in ("seconds", "train_seconds")}
+                return {k: timeless(v) for k, v in value.items() if k not in ("seconds", "cpu_seconds", "train_seconds")}
             return [timeless(v) for v in value] if isinstance(value, list) else value
 
         result = timeless(json.loads((folder / "result.json").read_text()))

@@ -32,7 +32,7 @@ class Killer:
 
     def event(self, event):
         self._call()
-        known = {k: v for k, v in event.items() if k != "seconds"}
+        known = {k: v for k, v in event.items() if k not in ("seconds", "cpu_seconds")}
         key = event["event"], event["step"]
         assert self.events.setdefault(key, known) == known
 
@@ -66,7 +66,7 @@ def run(trainer, model, data, killer, resume=None):
 
 def without_seconds(value):
     if isinstance(value, dict):
-        return {k: without_seconds(v) for k, v in value.items() if k != "seconds"}
+        return {k: without_seconds(v) for k, v in value.items() if k not in ("seconds", "cpu_seconds")}
     return [without_seconds(v) for v in value] if isinstance(value, list | tuple) else value
 
 

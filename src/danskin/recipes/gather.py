@@ -50,6 +50,8 @@ def measured(plan: Plan, out: Path) -> dict[Key, dict[str, Any]]:
             seconds = statistics.median(epoch["seconds"] for epoch in row["history"])
             add((case, method, "seconds per epoch", "-"), "seconds", seconds)
             if any("gradients" in other["history"][-1] for other in models.values()):
+                busy = statistics.median(epoch["cpu_seconds"] for epoch in row["history"])
+                add((case, method, "CPU seconds per epoch", "-"), "seconds", busy)
                 steps = row["history"][-1]["step"]
                 for name, column in (("gradients", "gradients per step"), ("depth", "serial depth")):
                     total = sum(epoch.get(name, 0) for epoch in row["history"])  # not counted for plain optimisers

@@ -90,7 +90,7 @@ class Loop:
 
     def epoch(self) -> None:
         """Train one epoch, or what is left of it, then validate."""
-        state, started = self.state, time.perf_counter()
+        state, started, busy = self.state, time.perf_counter(), time.process_time()
         batches = batch_indices(len(self.train[1]), self.batch, seed=self.seed, epoch=state.epoch, drop_last=True)
         state.model.train()
         for rows in batches[state.batch :]:
@@ -101,7 +101,7 @@ class Loop:
             state.batch += 1
             self._after_step(last=state.batch == len(batches))
         state.epoch, state.batch = state.epoch + 1, 0
-        self._validate(time.perf_counter() - started)
+        self._validate(time.perf_counter() - started, time.process_time() - busy)
         self._checkpoint()
         if self.process.sum(torch.tensor(float(self.hooks.stop()), device=self.validation[1].device)) > 0:
             raise KeyboardInterrupt
@@ -244,7 +244,7 @@ class Loop:
         if not finite:
             raise _diverged(f"finite outputs, got NaN or infinity after step {self.state.step}")
 
-    def _validate(self, seconds: float) -> None:
+    def _validate(self, seconds: float, cpu_seconds: float) -> None:
         """Accuracies of the epoch; keeps the weights of the best."""
         state = self.state
         self.process.average_buffers(state.model)
@@ -260,6 +260,7 @@ class Loop:
             "robust": found.pop("robust"),
             "validation_examples": found.pop("validation_examples"),
             "seconds": seconds,
+            "cpu_seconds": cpu_seconds,
         } | found
         row |= {name: state.sums[name] for name in ("gradients", "depth", "skipped") if name in state.sums}
         state.history.append(row)

@@ -1,4 +1,4 @@
-"""Validation accuracy while training, over epochs and over seconds (row D3)."""
+"""Validation accuracy while training, over the seconds it took (row D3)."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from danskin.report.drawing import Drawn
 
 
 def draw(result: Mapping[str, Any], events: Events) -> list[Drawn]:
-    """A figure for each case: accuracy against the seconds that training took so far."""
+    """A figure for each case: accuracy against the CPU seconds that training took so far."""
     out: list[Drawn] = []
     for case in result["cases"]:
         out += drawn(
             f"time-{case or 'all'}",
             f"Accuracy over time, {case.replace('_', ' ') or 'all'}",
-            "Validation accuracy against seconds of training, mean over seeds at each epoch; SGD with twice the epochs "
-            "has the gradients of SAM.",
+            "Validation accuracy against CPU seconds of training, mean over seeds at each epoch; SGD with twice the "
+            "epochs has the gradients of SAM.",
             {name: [_over_time(events, case, method)] for method, name in result["methods"].items()},
-            x="seconds of training",
+            x="CPU seconds of training",
             y="validation accuracy",
         )
     return out
 
 
 def _over_time(events: Events, case: str, method: str) -> Line:
-    seconds = line(events, case, method, "epoch", "epoch", "seconds")
+    seconds = line(events, case, method, "epoch", "epoch", "cpu_seconds")
     spent, out = 0.0, []
     for (_, took), (_, accuracy) in zip(seconds, line(events, case, method, "epoch", "epoch", "clean"), strict=True):
         spent += took
