@@ -10,9 +10,11 @@ def numbers():
     """What result.json and metrics.jsonl of a run say, times left out; repeated events once."""
 
     def read(folder):
+        times = ("seconds", "cpu_seconds", "train_seconds")
+
         def timeless(value):
             if isinstance(value, dict):
-                return {k: timeless(v) for k, v in value.items() if k not in ("seconds", "cpu_seconds", "train_seconds")}
+                return {k: timeless(v) for k, v in value.items() if k not in times}
             return [timeless(v) for v in value] if isinstance(value, list) else value
 
         result = timeless(json.loads((folder / "result.json").read_text()))
