@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 
 from danskin.attacks.parametrizations import fresh_cache
-from danskin.callables import Found, alone, answerable, reach, surely
+from danskin.callables import Found, alone, answerable, constant_weights, reach, surely
 from danskin.errors import DanskinWarning, InputError, ModelError
 
 #: What BatchNorm does while the adversary moves. Public code means three different things:
@@ -66,7 +66,10 @@ def as_found(model: Any, batchnorm: BatchNormMode, device: torch.device, *, warn
     """
     _check(batchnorm)
     modules = reach(model).modules
-    with torch.inference_mode(False), torch.enable_grad(), alone(modules), fresh_cache(), answerable(model):
+    with (
+        torch.inference_mode(False), torch.enable_grad(), alone(modules), fresh_cache(), constant_weights(),
+        answerable(model),
+    ):  # fmt: skip
         changing = batchnorm == "train_update"
         found, dice = Found(modules, buffers=not changing, attributes=not changing), _random_state(device)
 

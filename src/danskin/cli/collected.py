@@ -22,6 +22,7 @@ def tables() -> dict[str, dict[str, Any]]:
     """Kind -> name -> the thing itself."""
     from danskin.data import DATASETS
     from danskin.games import GAMES, MEASURE_SOLVERS, MIXED_GAMES
+    from danskin.lipschitz.layers import LAYERS
     from danskin.losses import LOSSES
     from danskin.minmax import SOLVERS
     from danskin.models import MODELS
@@ -33,6 +34,7 @@ def tables() -> dict[str, dict[str, Any]]:
         "data": dict(DATASETS),
         "games": dict(GAMES) | MIXED_GAMES,
         "gan_recipes": dict(GAN_RECIPES),
+        "layers": dict(LAYERS),
         "losses": dict(LOSSES),
         "models": dict(MODELS),
         "recipes": dict(RECIPES),

@@ -8,8 +8,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from danskin.lipschitz.operations import Conv, Linear, MaxPool, Operation, Relu, Scale, Sigmoid, Sum, Tanh
-from danskin.lipschitz.traced import Made, Ref, Rule, Unknown, constant, pair, reference, wide
+from danskin.lipschitz.operations import (
+    Abs,
+    Conv,
+    Linear,
+    MaxPool,
+    Operation,
+    Relu,
+    Scale,
+    Sigmoid,
+    Sort,
+    Spline,
+    Sum,
+    Tanh,
+)
+from danskin.lipschitz.traced import Made, Places, Ref, Rule, Unknown, constant, pair, reference, wide
 
 
 def _conv2d(
@@ -168,6 +181,18 @@ def _relu6(op: Any, x: Any) -> Made:
     return _clamp(op, x, 0.0, 6.0)
 
 
+def _sort(op: Any, x: Any, dim: int = -1, descending: bool = False, **_: Any) -> list[Made | Places]:
+    x, rank = reference(x), len(reference(x).shape) + 1
+    if dim % rank == 0:
+        raise Unknown("it sorts the examples of a batch")
+    return [(Sort(dim % rank - rank, descending), (x,)), Places()]
+
+
+def _spline(op: Any, x: Any, grid: Any, heights: Any, slopes: Any, alpha: Any, dim: int) -> Made:
+    grid, heights, slopes = (wide(constant(v)) for v in (grid, heights, slopes))
+    return Spline(grid, heights, slopes, None if alpha is None else wide(constant(alpha)), dim), (reference(x),)
+
+
 LAYERS: dict[str, Rule] = {
     "conv2d": _conv2d,
     "linear": _linear,
@@ -175,6 +200,9 @@ LAYERS: dict[str, Rule] = {
     "mm": _matmul,
     "addmm": _addmm,
     "batch_norm": _batch_norm,
+    "abs": _activation(Abs()),
+    "sort": _sort,
+    "linear_spline": _spline,
     "relu": _activation(Relu()),
     "leaky_relu": _leaky,
     "sigmoid": _activation(Sigmoid()),

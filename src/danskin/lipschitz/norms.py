@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor
 
-from danskin.lipschitz.operations import Conv, Linear, Positive, Scale
+from danskin.lipschitz.operations import CircularConv, Conv, Linear, Positive, Scale
 
 MARGIN = 1e-9
 _DENSE = 1 << 22  # entries up to which the matrix of a convolution is written out
@@ -92,18 +92,47 @@ def circular_bound(conv: Conv) -> float:
     Reference: Sedghi, Gupta and Long, ICLR 2019, theorem 6 (stride 1, circular); the restriction and the
     interleaving are elementary.
     """
+    sides = [(k - 1) * d + 1 for k, d in zip(conv.weight.shape[2:], conv.dilation, strict=True)]
+    padded = [max(n + 2 * p, k) for n, p, k in zip(conv.shape[1:], conv.padding, sides, strict=True)]
+    return _norm_on_grid(conv, [-(-n // s) for n, s in zip(padded, conv.stride, strict=True)])
+
+
+def circular_norm(circular: CircularConv) -> float:
+    """At least the norm of a convolution of images that continue at the other side; exact but for the margin.
+
+    Where the padding repeats outputs, or the stride does not divide the image, it is the product of both norms.
+    """
+    pad, conv = circular.pad, circular.conv
+    size = pad.shape[1:]
+    results = conv.apply(conv.weight.new_zeros((1, *conv.shape))).shape[2:]
+    steps = [n // s for n, s in zip(size, conv.stride, strict=True)]
+    whole = all(n % s == 0 for n, s in zip(size, conv.stride, strict=True))
+    if whole and all(r <= g for r, g in zip(results, steps, strict=True)):
+        return _norm_on_grid(conv, steps)
+    outputs = tuple(conv.shape)
+    return _schur(pad, conv.weight.new_ones((1, *pad.shape)), outputs) * conv_norm(conv)
+
+
+def _norm_on_grid(conv: Conv, grid: list[int]) -> float:
+    """The norm of the circular convolution on an image of `grid` steps of the stride."""
     kernel = _dilated(conv.weight, conv.dilation)
     s, t = conv.stride
-    grid = [
-        -(-max(n + 2 * p, k) // q)
-        for n, p, k, q in zip(conv.shape[1:], conv.padding, kernel.shape[2:], conv.stride, strict=True)
-    ]
     high, wide = (-(-k // q) for k, q in zip(kernel.shape[2:], conv.stride, strict=True))
     kernel = torch.nn.functional.pad(kernel, (0, wide * t - kernel.shape[3], 0, high * s - kernel.shape[2]))
     out, channels = kernel.shape[:2]
     parts = kernel.view(out, channels, high, s, wide, t).permute(0, 1, 3, 5, 2, 4).reshape(out, -1, high, wide)
+    parts = wrapped(parts, grid)
     symbols = (torch.fft.rfft2(block, s=grid).flatten(2).permute(2, 0, 1) for block in parts.chunk(conv.groups))
     return max(_largest(symbol) for symbol in symbols) * (1 + MARGIN)  # conjugate frequencies have equal norms
+
+
+def wrapped(parts: Tensor, grid: list[int]) -> Tensor:
+    """Kernels longer than the grid go around it: `rfft2` would cut them off."""
+    for dim, n in zip((2, 3), grid, strict=True):
+        if parts.shape[dim] > n:
+            pieces = torch.nn.functional.pad(parts.movedim(dim, -1), (0, -parts.shape[dim] % n)).unflatten(-1, (-1, n))
+            parts = pieces.sum(-2).movedim(-1, dim)
+    return parts
 
 
 def _largest(matrices: Tensor) -> float:
@@ -143,7 +172,7 @@ def _schur(operation: Conv | Positive, ones: Tensor, outputs: tuple[int, ...]) -
     return math.sqrt(rows * columns) * (1 + MARGIN)
 
 
-def operation_norm(operation: Linear | Conv | Scale | Positive, like: Tensor) -> float:
+def operation_norm(operation: Linear | Conv | CircularConv | Scale | Positive, like: Tensor) -> float:
     """At least the l2 Lipschitz constant of an affine operation on inputs shaped as `like` (1, ...).
 
     A `Positive` map (reshape, pad, slice: 1; a mean of M numbers: M^-1/2; pooling of k x k without overlap:
@@ -153,6 +182,8 @@ def operation_norm(operation: Linear | Conv | Scale | Positive, like: Tensor) ->
         return matrix_norm(operation.weight)
     if isinstance(operation, Conv):
         return conv_norm(operation)
+    if isinstance(operation, CircularConv):
+        return circular_norm(operation)
     if isinstance(operation, Scale):
         return float(operation.scale.abs().max()) * (1 + MARGIN)
     outputs = tuple(operation.apply(torch.zeros_like(like)).shape[1:])

@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from danskin.lipschitz.splines import spline
+
 Pair = tuple[int, int]
 Shape = tuple[int, ...]
 
@@ -281,7 +283,120 @@ class MaxPool:
         return math.sqrt(math.prod(min(k, -(-((k - 1) * d + 1) // s)) for k, s, d in sides))
 
 
-AFFINE = (Linear, Conv, Scale, Positive)
-ACTIVATIONS = (Relu, Sigmoid, Tanh, MaxPool)
-Activation = Relu | Sigmoid | Tanh | MaxPool
-Operation = Input | Linear | Conv | Scale | Positive | Sum | Relu | Sigmoid | Tanh | MaxPool
+@dataclass(frozen=True)
+class Abs:
+    """|x|."""
+
+    slope = 1.0  #: the largest
+
+    def apply(self, x: Tensor) -> Tensor:
+        """|x|."""
+        return x.abs()
+
+
+@dataclass(frozen=True)
+class Sort:
+    """Sorted along a dimension: groups of channels, where they have a dimension of their own.
+
+    Args:
+        dim: counted from the end, below 0.
+        descending: the largest first.
+    """
+
+    dim: int
+    descending: bool
+
+    slope = 1.0  #: the l2 Lipschitz constant: sorting is 1-Lipschitz
+
+    def apply(self, x: Tensor) -> Tensor:
+        """Sorted; it rises with each number, so bounds of the inputs sorted are bounds of the outputs."""
+        return x.sort(self.dim, descending=self.descending).values
+
+
+@dataclass(frozen=True, eq=False)
+class Spline:
+    """A piecewise linear function for each channel; see `danskin.lipschitz.splines.spline`.
+
+    Args:
+        grid: (knots,) evenly spaced.
+        heights: (channels, knots).
+        slopes: (channels, knots - 1).
+        alpha: (channels,) or None.
+        dim: of the channels, with the batch in front.
+    """
+
+    grid: Tensor
+    heights: Tensor
+    slopes: Tensor
+    alpha: Tensor | None
+    dim: int
+
+    @property
+    def slope(self) -> float:
+        """The largest."""
+        return float(self.slopes.abs().max())
+
+    def apply(self, x: Tensor) -> Tensor:
+        """The splines of the channels."""
+        return spline(x, self.grid, self.heights, self.slopes, self.alpha, self.dim)
+
+    def range(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+        """The least and the largest values between low and high: at the ends, or at a knot between."""
+        ends = self.apply(low), self.apply(high)
+        least, most = torch.minimum(*ends), torch.maximum(*ends)
+        shape = [1] * low.ndim
+        shape[self.dim] = -1
+        alpha = torch.ones_like(self.heights[:, 0]) if self.alpha is None else self.alpha
+        knots = torch.linspace(float(self.grid[0]), float(self.grid[-1]), len(self.grid), dtype=torch.float64)
+        for k in range(len(self.grid)):
+            knot, height = (v.view(shape) for v in (float(knots[k]) / alpha, self.heights[:, k] / alpha))
+            inside = (low < knot) & (knot < high)
+            least = torch.where(inside, torch.minimum(least, height), least)
+            most = torch.where(inside, torch.maximum(most, height), most)
+        return least, most
+
+
+@dataclass(frozen=True, eq=False)
+class CircularPad(Positive):
+    """Images that continue at the other side. Next to a convolution it is a part of it: `CircularConv`.
+
+    Args:
+        around: left, right, top, bottom.
+    """
+
+    around: tuple[int, int, int, int] = (0, 0, 0, 0)
+
+
+@dataclass(frozen=True, eq=False)
+class CircularConv:
+    """A convolution of images that continue at the other side: both in one, as their norm is below the product.
+
+    Args:
+        pad: continues the images.
+        conv: of the padded images, itself without padding.
+    """
+
+    pad: CircularPad
+    conv: Conv
+
+    def apply(self, x: Tensor) -> Tensor:
+        """W * x + b."""
+        return self.conv.apply(self.pad.apply(x))
+
+    def spread(self, r: Tensor) -> Tensor:
+        """|W| * r."""
+        return self.conv.spread(self.pad.spread(r))
+
+    def pullback(self, a: Tensor) -> Tensor:
+        """W^T a."""
+        return self.pad.pullback(self.conv.pullback(a))
+
+    def offset(self, a: Tensor) -> Tensor:
+        """<a, b>."""
+        return self.conv.offset(a)
+
+
+AFFINE = (Linear, Conv, Scale, Positive, CircularConv)
+ACTIVATIONS = (Relu, Sigmoid, Tanh, MaxPool, Abs, Sort, Spline)
+Activation = Relu | Sigmoid | Tanh | MaxPool | Abs | Sort | Spline
+Operation = Input | Linear | Conv | Scale | Positive | CircularConv | Sum | Activation

@@ -14,7 +14,17 @@ from danskin.errors import InputError
 from danskin.lipschitz.bound import LipschitzBound
 from danskin.lipschitz.network import Network, Node
 from danskin.lipschitz.norms import operation_norm
-from danskin.lipschitz.operations import ACTIVATIONS, Conv, Input, Linear, Operation, Scale, Sum
+from danskin.lipschitz.operations import (
+    ACTIVATIONS,
+    CircularConv,
+    CircularPad,
+    Conv,
+    Input,
+    Linear,
+    Operation,
+    Scale,
+    Sum,
+)
 from danskin.lipschitz.reading import read
 
 
@@ -82,6 +92,8 @@ def _factor(operation: Operation, before: Node) -> float:
 
 
 def _device(operation: Operation) -> torch.device:
+    if isinstance(operation, CircularConv):
+        operation = operation.conv
     tensor = getattr(operation, "weight", getattr(operation, "scale", None))
     return tensor.device if isinstance(tensor, Tensor) else torch.device("cpu")
 
@@ -107,6 +119,8 @@ def folded(network: Network) -> Network:
 def _merge(first: Node, second: Node) -> Operation | None:
     """One operation with the slopes of both, or None."""
     a, b = first.operation, second.operation
+    if isinstance(a, CircularPad) and isinstance(b, Conv) and b.padding == (0, 0):
+        return CircularConv(a, b)
     if isinstance(a, Scale) and isinstance(b, Linear | Conv):
         factor = _per_channel(a, b, first.shape)
         if factor is None or (isinstance(b, Conv) and b.groups != 1):

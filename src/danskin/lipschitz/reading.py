@@ -16,7 +16,8 @@ from danskin.lipschitz.layer_rules import LAYERS
 from danskin.lipschitz.network import Network, Node, run
 from danskin.lipschitz.operations import Input, Operation, Scale
 from danskin.lipschitz.shape_rules import SHAPES
-from danskin.lipschitz.traced import Made, Ref, Unknown
+from danskin.lipschitz.splines import being_read
+from danskin.lipschitz.traced import Made, Places, Ref, Unknown
 
 _TRACED = (2, 1)  # examples in the traced batch: two, as what mixes them is refused; one for what cuts batches up
 
@@ -55,7 +56,8 @@ def _read(model: Callable[[Tensor], Tensor], example: Tensor) -> Network:
     from torch.fx.experimental.proxy_tensor import make_fx  # costs more to import than all of danskin
 
     try:
-        traced = make_fx(lambda t: model(t), pre_dispatch=True)(example)
+        with being_read():
+            traced = make_fx(lambda t: model(t), pre_dispatch=True)(example)
         return _Reader(traced, example.double()).network()
     except DanskinError:
         raise
@@ -118,7 +120,7 @@ class _Reader:
         if node.target is torch._C._set_grad_enabled:
             return None
         given += [v for group in given if isinstance(group, list | tuple) for v in group]
-        if not any(isinstance(v, Ref) for v in given):
+        if not any(isinstance(v, Ref | Places) for v in given):
             return node.target(*args, **kwargs)  # type: ignore[operator]
         name = getattr(getattr(node.target, "overloadpacket", node.target), "__name__", str(node.target))
         if name in _ONLY_SHAPES:
@@ -127,9 +129,11 @@ class _Reader:
         try:
             if rule is None:
                 raise Unknown("there is no bound for it")
+            if name != "getitem" and any(isinstance(v, Places) for v in given):
+                raise Unknown("it uses the places that numbers are sorted to")
             made = rule(node.target, *args, **kwargs)
             return (
-                [self.made(node.name, part) for part in made] if isinstance(made, list) else self.made(node.name, made)
+                [self.part(node.name, part) for part in made] if isinstance(made, list) else self.part(node.name, made)
             )
         except Unknown as why:
             shapes = ", ".join(str(v.shape) for v in given if isinstance(v, Ref))
@@ -137,6 +141,10 @@ class _Reader:
                 f"model: expected operations that have a bound ({', '.join(sorted(RULES))}), got {node.target} on "
                 f"values of shape {shapes}: {why}; replace it, or use attacks alone, which need no such rule"
             ) from None
+
+    def part(self, name: str, part: Made | Places) -> Ref | Places:
+        """One of several results."""
+        return part if isinstance(part, Places) else self.made(name, part)
 
     def made(self, name: str, made: Made) -> Ref:
         """The value of an operation, its inputs made first."""

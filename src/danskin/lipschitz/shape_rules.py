@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from danskin.lipschitz.operations import Positive, Scale, Sum
-from danskin.lipschitz.traced import Made, Ref, Rule, Unknown, reference, wide
+from danskin.lipschitz.operations import CircularPad, Positive, Scale, Sum
+from danskin.lipschitz.traced import Made, Places, Ref, Rule, Unknown, reference, wide
 
 
 def _reshape(op: Any, x: Any, *args: Any) -> Made:
@@ -61,12 +61,22 @@ def _transpose(op: Any, x: Any, a: int, b: int) -> Made:
 
 def _pad(op: Any, x: Any, pad: Any, *args: Any) -> Made:
     x, args = reference(x), tuple(a for a in args if a != "constant")
+    if args and args[0] == "circular":
+        return _circular_pad(x, list(pad))
     if any(isinstance(a, str) for a in args):
         raise Unknown("only padding by a constant is known")
     if len(pad) > 2 * len(x.shape):
         raise Unknown("it adds examples to the batch")
     value = next((a for a in args if a is not None), 0.0)
     return _positive(op, x, [], lambda t: torch.constant_pad_nd(t, pad, value))
+
+
+def _circular_pad(x: Ref, pad: list[int]) -> Made:
+    if len(x.shape) != 3 or len(pad) != 4 or min(pad) < 0:
+        raise Unknown("only circular padding of images is known")
+    left, right, top, bottom = pad
+    around = (left, right, top, bottom)
+    return CircularPad(lambda t: torch.nn.functional.pad(t, around, mode="circular"), x.shape, around), (x,)
 
 
 def _pool(op: Any, x: Any, *args: Any, **kwargs: Any) -> Made:
@@ -84,7 +94,7 @@ def _flip(op: Any, x: Any, dims: Any) -> Made:
     return _positive(op, x, dims, lambda t: op(t, dims))
 
 
-def _split(op: Any, x: Any, sizes: Any, dim: int = 0) -> list[Made]:
+def _split(op: Any, x: Any, sizes: Any, dim: int = 0) -> list[Made | Places]:
     x = reference(x)
     whole = (x.batch, *x.shape)[dim]
     lengths = (
@@ -94,12 +104,12 @@ def _split(op: Any, x: Any, sizes: Any, dim: int = 0) -> list[Made]:
     return [_slice(torch.ops.aten.slice.Tensor, x, dim, a, b) for a, b in pairwise(ends)]
 
 
-def _chunk(op: Any, x: Any, count: int, dim: int = 0) -> list[Made]:
+def _chunk(op: Any, x: Any, count: int, dim: int = 0) -> list[Made | Places]:
     x = reference(x)
     return _split(op, x, -(-(x.batch, *x.shape)[dim] // count), dim)
 
 
-def _unbind(op: Any, x: Any, dim: int = 0) -> list[Made]:
+def _unbind(op: Any, x: Any, dim: int = 0) -> list[Made | Places]:
     x = reference(x)
     return [_select(torch.ops.aten.select.int, x, dim, k) for k in range((x.batch, *x.shape)[dim])]
 

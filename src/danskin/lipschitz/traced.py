@@ -26,8 +26,13 @@ class Ref:
     batch: int
 
 
+@dataclass(frozen=True)
+class Places:
+    """Where numbers came from that were sorted: a trace names it, and no rule takes it."""
+
+
 Made: TypeAlias = "tuple[Operation, tuple[Made, ...]] | Ref"  # an operation and its inputs, or an input passed through
-Rule = Callable[..., "Made | list[Made]"]
+Rule = Callable[..., "Made | list[Made | Places]"]
 
 
 class Unknown(Exception):

@@ -1,4 +1,4 @@
-"""Conformance suites and oracles for sets, attacks, suites, optimisers, solvers and distances that others write.
+"""Conformance suites and oracles for sets, attacks, layers, optimisers, solvers and distances that others write.
 
 >>> from danskin.minmax import Linf
 >>> check_set(lambda like: Linf(0.3))
@@ -10,6 +10,7 @@ from danskin.testing import models, oracles
 from danskin.testing.attacks import ATTACK_CHECKS, check_attack
 from danskin.testing.certificates import worst_case
 from danskin.testing.ipms import IPM_CHECKS, check_ipm
+from danskin.testing.lipschitz_layers import LIPSCHITZ_LAYER_CHECKS, check_lipschitz_layer
 from danskin.testing.optimizers import OPTIMIZER_CHECKS, check_optimizer, check_optimizer_in_processes
 from danskin.testing.sets import SET_CHECKS, check_set
 from danskin.testing.solvers import SOLVER_CHECKS, check_solver
@@ -18,11 +19,13 @@ from danskin.testing.suites import check_suite
 __all__ = [
     "ATTACK_CHECKS",
     "IPM_CHECKS",
+    "LIPSCHITZ_LAYER_CHECKS",
     "OPTIMIZER_CHECKS",
     "SET_CHECKS",
     "SOLVER_CHECKS",
     "check_attack",
     "check_ipm",
+    "check_lipschitz_layer",
     "check_optimizer",
     "check_optimizer_in_processes",
     "check_set",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from danskin.lipschitz.network import Network, Node
-from danskin.lipschitz.operations import ACTIVATIONS, Conv, Linear, MaxPool, Scale
+from danskin.lipschitz.operations import ACTIVATIONS, Conv, Linear, MaxPool, Scale, Sort, Spline
 
 
 def asked_nodes(network: Network) -> set[int]:
-    """The nodes worth a backward pass: the inputs of ReLU, sigmoid and tanh."""
+    """The nodes worth a backward pass: the inputs of ReLU, |x|, sigmoid and tanh."""
     users = (n for n in network.nodes if isinstance(n.operation, ACTIVATIONS))
-    return {n.inputs[0] for n in users if not isinstance(n.operation, MaxPool)}
+    return {n.inputs[0] for n in users if not isinstance(n.operation, MaxPool | Sort | Spline)}
 
 
 def only_affine(network: Network, at: int) -> bool:

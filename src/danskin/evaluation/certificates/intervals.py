@@ -7,7 +7,7 @@ from torch import Tensor
 
 from danskin.evaluation.certificates.region import Region
 from danskin.lipschitz.network import Network, Node
-from danskin.lipschitz.operations import ACTIVATIONS, Input, Sum
+from danskin.lipschitz.operations import ACTIVATIONS, Abs, Input, Spline, Sum
 
 Interval = tuple[Tensor, Tensor]
 
@@ -15,7 +15,8 @@ Interval = tuple[Tensor, Tensor]
 def interval(node: Node, inputs: list[Interval], region: Region) -> Interval:
     r"""Low and high (n, *shape) of one node from those of its inputs.
 
-    Affine: W c + b -+ \|W\| r with center c and half-widths r; activations are monotone (max pooling too).
+    Affine: W c + b -+ \|W\| r with center c and half-widths r; activations are monotone (max
+    pooling and sorting too) but for the absolute value and splines.
 
     Reference: Gowal et al., ICCV 2019, section 3.
     """
@@ -29,6 +30,11 @@ def interval(node: Node, inputs: list[Interval], region: Region) -> Interval:
             low, high = low + factor * (a if factor > 0 else b), high + factor * (b if factor > 0 else a)
         return low, high
     low, high = inputs[0]
+    if isinstance(operation, Abs):
+        a, b, zero = low.abs(), high.abs(), (low < 0) & (high > 0)
+        return torch.where(zero, 0.0, torch.minimum(a, b)), torch.maximum(a, b)
+    if isinstance(operation, Spline):
+        return operation.range(low, high)
     if isinstance(operation, ACTIVATIONS):
         return operation.apply(low), operation.apply(high)
     center, around = operation.apply(0.5 * (low + high)), operation.spread(0.5 * (high - low))

@@ -15,6 +15,7 @@ from danskin.evaluation.certificates.slopes import STEPS
 from danskin.evaluation.certificates.tried import Tried
 from danskin.evaluation.certificates.work import cost_per_example, pass_costs
 from danskin.lipschitz.network import Network
+from danskin.lipschitz.operations import Sort, Spline
 from danskin.minmax.intersection import order_of
 from danskin.minmax.sets import Set
 
@@ -31,7 +32,8 @@ class Ladder:
         network: which.
         ball: the kind of region.
         method: one method, which all right examples take; "auto": "lipschitz" (but for l_inf), "ibp", "crown-ibp",
-            "crown" and "alpha-crown" in this order, each for the examples that the ones before have not proved.
+            "crown" and "alpha-crown" in this order, each for the examples that the ones before have not proved. Sorting
+            and splines have no lines, so networks of them end at "ibp".
         budget: multiplications that "auto" may spend on one example.
     """
 
@@ -42,6 +44,7 @@ class Ladder:
         names = [method]
         if method == "auto":
             names = ["ibp", "crown-ibp", "crown", "alpha-crown"] if self.climbs else ["alpha-crown"]
+            names = ["ibp"] if any(isinstance(n.operation, Sort | Spline) for n in network.nodes) else names
             names = names if order_of(ball) == math.inf else ["lipschitz", *names]
         self.steps = {name: Tried(name) for name in names}
         self.product = Lipschitz(network) if "lipschitz" in names else None

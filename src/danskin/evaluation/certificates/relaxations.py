@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from danskin.evaluation.certificates.windows import Window
-from danskin.lipschitz.operations import Activation, MaxPool, Relu, Sigmoid, Tanh, total
+from danskin.lipschitz.operations import Abs, Activation, MaxPool, Relu, Sigmoid, Sort, Spline, Tanh, total
 
 Style = Literal["parallel", "adaptive"]
 
@@ -104,6 +104,26 @@ class Winners:
         return Winners(self.place[index], self.above[index], self.wins[index], self.size)
 
 
+@dataclass(frozen=True, eq=False)
+class Constants:
+    """Sorting and splines: nothing but the least and the largest value is known.
+
+    Args:
+        low, high: (n, *shape).
+    """
+
+    low: Tensor
+    high: Tensor
+
+    def pull(self, a: Tensor, example: Tensor) -> tuple[Tensor, Tensor]:
+        """Nothing goes on; the constant is what intervals say."""
+        return torch.zeros_like(a), total(torch.where(a > 0, a * self.low[example], a * self.high[example]))
+
+    def rows(self, index: Tensor) -> Constants:
+        """Those of some examples."""
+        return Constants(self.low[index], self.high[index])
+
+
 def relax(activation: Activation, low: Tensor, high: Tensor, style: Style) -> Relaxation:
     """The relaxation of an activation whose inputs are in [low, high] (n, *shape).
 
@@ -118,7 +138,26 @@ def relax(activation: Activation, low: Tensor, high: Tensor, style: Style) -> Re
         return _relu(activation.leak, low, high, style)
     if isinstance(activation, MaxPool):
         return _max_pool(activation, low, high)
+    if isinstance(activation, Abs):
+        return _absolute(low, high, style)
+    if isinstance(activation, Sort):
+        return Constants(activation.apply(low), activation.apply(high))
+    if isinstance(activation, Spline):
+        return Constants(*activation.range(low, high))
     return _s_shaped(activation, low, high)
+
+
+def _absolute(low: Tensor, high: Tensor, style: Style) -> Lines:
+    """The chord above; below a line through 0, of the chord's slope ("parallel") or the longer side's ("adaptive")."""
+    undecided = (low < 0) & (high > 0)
+    side = torch.where(low >= 0, 1.0, -torch.ones_like(low))
+    width = torch.where(undecided, high - low, 1.0)
+    chord = torch.where(undecided, (high + low) / width, side)
+    above = torch.where(undecided, -2 * low * (high / width), 0.0)
+    if style == "parallel":
+        return Lines(chord, chord, None, above)
+    longer = torch.where(high >= -low, 1.0, -torch.ones_like(low))
+    return Lines(torch.where(undecided, longer, side), chord, None, above)
 
 
 def _relu(leak: float, low: Tensor, high: Tensor, style: Style) -> Lines:
