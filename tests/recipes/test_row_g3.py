@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -57,6 +58,20 @@ def test_smoke_runs_and_another_plan_is_refused(tmp_path):
         run_study(plan_of("G3", "smoke", 3), tmp_path / "g3", resume=True, say=lambda text: None)
     with pytest.raises(ConfigError, match="new or empty"):
         run_study(plan_of("G3", "smoke"), tmp_path / "g3", resume=False, say=lambda text: None)
+
+
+@pytest.mark.parametrize("scale", ["smoke", "small", "mujoco", "full"])
+def test_the_row_resolves_at_every_scale_and_the_control_differs_in_its_adversary_alone(scale):
+    plan = plan_of("G3", scale)
+    assert plan.says.endswith(".") and (plan.status == "not run") == (scale == "full")
+    assert {config.environment == "pendulum" for config in plan.methods.values()} == {scale in ("smoke", "small")}
+    if scale != "smoke":
+        learned, control = plan.methods["pr_gda"], plan.methods["pr_random"]
+        assert control.rule.adversary == "random" and control.rule.alpha == learned.rule.alpha
+        assert replace(control, name=learned.name, rule=learned.rule) == learned
+        assert ("pr_gda", "pr_random") in plan.pairs
+    with pytest.raises(ConfigError, match="did you mean 'mujoco'"):
+        plan_of("G3", "mujocco")
 
 
 def test_differences_are_of_pairs_so_a_shift_that_all_seeds_share_has_no_width():

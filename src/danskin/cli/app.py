@@ -240,7 +240,9 @@ def reproduce(
     row: Annotated[
         str, typer.Argument(help="A row of the lecture, such as C8 (`danskin list rows`).", autocompletion=_rows)
     ],
-    scale: Annotated[str, typer.Option(help="smoke (a minute), small (a quarter of an hour) or full.")] = "smoke",
+    scale: Annotated[
+        str, typer.Option(help="smoke (a minute), small (a quarter of an hour) or full; G3 also mujoco.")
+    ] = "smoke",
     seeds: Annotated[int | None, typer.Option(help="How many seeds; default: the recipe's own number.")] = None,
     jobs: Annotated[int | None, typer.Option(help="Runs at a time, a thread each; default: one per core.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder; default runs/reproduce/ROW-SCALE.")] = None,

@@ -10,6 +10,7 @@ from typing import Any
 from danskin.errors import ConfigError, suggest
 from danskin.run.recipe import read_mapping
 
+#: Of every row; a row may have more.
 SCALES = ("smoke", "small", "full")
 
 
@@ -54,16 +55,17 @@ def scaled(path: Path, scale: str = "smoke", seeds: int | None = None) -> Scaled
 
     Args:
         path: its file.
-        scale: smoke, small or full.
+        scale: smoke, small, full, or another that the file has.
         seeds: how many, in place of the recipe's own number.
 
     Raises:
         ConfigError: no such scale, no seeds, or a file that is no recipe.
     """
-    if scale not in SCALES:
-        raise ConfigError(f"--scale: expected one of {', '.join(SCALES)}, got {scale!r}; {suggest(scale, SCALES)}")
+    node = read_mapping(path)
+    known = list(node["scales"])
+    if scale not in known:
+        raise ConfigError(f"--scale: expected one of {', '.join(known)}, got {scale!r}; {suggest(scale, known)}")
     if seeds is not None and seeds < 1:
         raise ConfigError(f"--seeds: expected at least 1, got {seeds}; leave it out for the recipe's own number")
-    node = read_mapping(path)
     part = node["scales"][scale]
     return Scaled(node, part, scale, seeds or int(part["seeds"]))

@@ -21,7 +21,7 @@ class RLPlan:
     Args:
         row: its id.
         title: what it shows.
-        scale: smoke, small or full.
+        scale: smoke, small, mujoco or full.
         says: what this scale can and cannot show.
         status: "not run" where nobody has run it.
         methods: config of each.
@@ -61,7 +61,7 @@ def plan_of(name: str, scale: str = "smoke", seeds: int | None = None) -> RLPlan
 
     Args:
         name: G3.
-        scale: smoke, small or full.
+        scale: smoke, small, full; or mujoco, a small one in MuJoCo's InvertedPendulum.
         seeds: how many, in place of the recipe's own number.
 
     Raises:
