@@ -224,6 +224,42 @@ def test_the_value_of_what_a_random_adversary_does_is_its_mean_over_uniform_acti
     assert len(players.moving.state_dict()["optimizers"]) == 1
 
 
+def test_targets_follow_by_their_share_with_every_step_of_the_players_and_nothing_learns_before():
+    run = learner(settings=TD3(hidden=(8, 8), batch=8, polyak=0.01, delay=2), steps=30, warmup=20)
+    start = weights(run)
+    for _ in range(20):
+        run.step()
+    assert torch.equal(weights(run), start) and run.players.updates == 0
+    run.step()
+    targets = [p.clone() for net in run.players.targets.values() for p in net.parameters()]
+    run.step()
+    now = [p.detach() for net in run.players.networks.values() for p in net.parameters()]
+    after = [p for net in run.players.targets.values() for p in net.parameters()]
+    for old, new, found in zip(targets, now, after, strict=True):
+        torch.testing.assert_close(found, 0.99 * old + 0.01 * new)
+
+
+def test_noise_on_target_actions_is_a_share_of_half_the_range_and_clipped():
+    settings = TD3(hidden=(4,), smoothing=0.2, clip=0.25)
+    players = Players(PendulumWorld([0]), [0], NoisyAction(0.0), DescentAscent(), settings)
+    moved = players._smooth(torch.zeros(1, 20_000, 1), STREAMS)  # half the range is 2
+    assert float(moved.abs().max()) == pytest.approx(0.5)
+    inside = moved[moved.abs() < 0.499]
+    share = math.erf(0.25 / 0.2 / 2**0.5)  # of a normal number within its clip
+    assert len(inside) / 20_000 == pytest.approx(share, abs=0.02)
+    assert float(players._smooth(torch.full((1, 1000, 1), 2.0), STREAMS).max()) == 2  # never beyond the range
+
+
+def test_random_masses_are_uniform_between_their_ends_and_anew_for_each_episode():
+    world = PendulumWorld(range(2000), (0.5, 2.0))
+    first = world._physics().mass
+    assert 0.5 < float(first.min()) < 0.51 and 1.99 < float(first.max()) < 2.0
+    assert float(first.mean()) == pytest.approx(1.25, abs=4 * 1.5 / 12**0.5 / 2000**0.5)
+    for _ in range(EPISODE):
+        world.step(torch.zeros(2000, 1))
+    assert not torch.equal(world._physics().mass, first)
+
+
 def test_replay_is_a_ring_for_each_seed():
     replay = Replay(2, 3, 1, 1)
     for i in range(5):

@@ -145,6 +145,17 @@ def test_returns_over_conditions_are_those_of_a_loop_of_single_episodes():
         env.close()
 
 
+def test_random_actions_take_the_policys_place_as_often_as_said():
+    """A policy that holds the pole for all of the time; with every action random nobody does."""
+
+    def policies(seen):
+        return (3 * seen[..., 1:2] + 0.5 * seen[..., 3:4]).clamp(-3, 3)
+
+    conditions = [Condition(), Condition(noise=1.0)]
+    held, fallen = gymnasium_returns("InvertedPendulum-v5", policies, 1, conditions, 3, max_episode_steps=100)[0]
+    assert held.tolist() == [100] * 3 and float(fallen.max()) < 60
+
+
 def test_without_imageio_mujoco_acts_and_saving_a_picture_tells_what_is_missing(monkeypatch):
     for name in [name for name in sys.modules if name.startswith("gymnasium.envs.mujoco")]:
         monkeypatch.delitem(sys.modules, name)

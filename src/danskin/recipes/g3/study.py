@@ -18,6 +18,7 @@ from danskin.metrics import bootstrap, cvar
 from danskin.recipes.claims import Claims
 from danskin.recipes.g3.figures import draw
 from danskin.recipes.g3.plan import FOLDER, RLPlan
+from danskin.recipes.scales import SCALES
 from danskin.report.page import check_installed
 from danskin.report.reproduction import write_reproduction
 from danskin.report.tables import markdown
@@ -129,7 +130,8 @@ def gathered(plan: RLPlan, runs: dict[str, dict[str, Any]]) -> dict[str, Any]:
         "conditions": next(iter(runs.values()))["conditions"],
         "returns": {label: run["returns"] for label, run in runs.items()},
         "forward_equivalents": {},
-        "claims": [verdict.to_dict() for verdict in claims.judged(plan.scale, numbers)],
+        # Claims are of the scales that all rows have; mujoco is none of them.
+        "claims": [v.to_dict() for v in claims.judged(plan.scale, numbers)] if plan.scale in SCALES else [],
         "published": claims.sources,
         "configs": {label: plain(config) for label, config in plan.methods.items()},
         "environment": environment(),
