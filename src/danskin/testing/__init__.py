@@ -9,6 +9,7 @@ Everything here raises `AssertionError` with what was expected and what came; no
 from danskin.testing import models, oracles
 from danskin.testing.attacks import ATTACK_CHECKS, check_attack
 from danskin.testing.certificates import worst_case
+from danskin.testing.critics import CRITIC_CHECKS, check_critic
 from danskin.testing.ipms import IPM_CHECKS, check_ipm
 from danskin.testing.lipschitz_layers import LIPSCHITZ_LAYER_CHECKS, check_lipschitz_layer
 from danskin.testing.optimizers import OPTIMIZER_CHECKS, check_optimizer, check_optimizer_in_processes
@@ -18,12 +19,14 @@ from danskin.testing.suites import check_suite
 
 __all__ = [
     "ATTACK_CHECKS",
+    "CRITIC_CHECKS",
     "IPM_CHECKS",
     "LIPSCHITZ_LAYER_CHECKS",
     "OPTIMIZER_CHECKS",
     "SET_CHECKS",
     "SOLVER_CHECKS",
     "check_attack",
+    "check_critic",
     "check_ipm",
     "check_lipschitz_layer",
     "check_optimizer",
