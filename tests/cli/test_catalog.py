@@ -5,6 +5,7 @@ import os
 import shlex
 import subprocess
 import sys
+from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,9 +13,8 @@ import pytest
 
 from danskin.attacks import FGSM
 from danskin.cli import catalog, collected
-from danskin.recipes.g3.plan import plan_of as rl_plan_of
 from danskin.recipes.game_plan import STUDIES, study_of
-from danskin.recipes.rows import plan_of
+from danskin.recipes.rows import OWN, plan_of
 from danskin.run.config import load_config
 from danskin.run.distance import read_sample
 from danskin.run.play import play_of
@@ -51,7 +51,8 @@ def test_the_command_of_a_row_is_understood(row):
         solvers = [after for word, after in pairwise(words) if word == "--solver"]
         assert play_of(words[1], solvers, [w for w in words[2:] if "=" in w], None, 1, 0)
     elif words[0] == "reproduce":
-        known = {"G3": rl_plan_of} | dict.fromkeys(STUDIES, study_of)
+        own = {row: import_module(f"danskin.recipes.{row.lower()}.plan").plan_of for row in OWN}
+        known = own | dict.fromkeys(STUDIES, study_of)
         assert known.get(words[1], plan_of)(words[1]).title
     elif words[0] == "distance":
         assert all(len(read_sample(source, None, 10, 0).measure) == 10 for source in words[1:3])

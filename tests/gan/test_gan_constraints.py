@@ -182,6 +182,7 @@ def test_bad_settings_are_refused_with_the_reason():
     for make, text in (
         (lambda: GradientPenalty(-1), "lambda >= 0"),
         (lambda: GradientPenalty(norm=0.5), r"p in \[1, inf\]"),
+        (lambda: GradientPenalty(norm="two"), r"p in \[1, inf\]"),
         (lambda: GradientPenalty(where="middle"), "interpolation"),
         (lambda: GradientPenalty(sided="both"), "'one' or 'two'"),
         (lambda: GradientPenalty(every=0), "at least 1"),

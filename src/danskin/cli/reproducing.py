@@ -25,9 +25,9 @@ def reproduce(
     quiet: bool,
 ) -> None:
     """Run a lecture row and print its table; exit code 3 when a claim does not hold."""
-    from danskin.recipes.rows import STUDIES
+    from danskin.recipes.rows import OWN, STUDIES
 
-    if row.upper() in STUDIES or row.upper() == "G3":
+    if row.upper() in STUDIES or row.upper() in OWN:
         _study(row.upper(), scale, seeds, jobs, out, resume, dry_run, as_json, quiet)
         return
     from danskin.recipes.reproduce import reproduce as run
@@ -52,18 +52,22 @@ def _study(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """A row of games, or of robust RL: one process does all of it."""
+    """A row of games, or one with a way of its own: one process does all of it."""
+    from importlib import import_module
+
     from danskin.errors import ConfigError
+    from danskin.recipes.rows import OWN
     from danskin.run.recipe import to_yaml
 
     study_of: Any
     run_study: Any
-    if row == "G3":
-        from danskin.recipes.g3.cost import estimate
-        from danskin.recipes.g3.plan import plan_of as study_of
-        from danskin.recipes.g3.study import run_study
-
-        together = "whose seeds are one stack"
+    if row in OWN:
+        home = f"danskin.recipes.{row.lower()}"
+        study_of, run_study = (
+            import_module(f"{home}.plan").plan_of,
+            import_module(f"{home}.study").run_study,
+        )
+        together = "which is carried out in one process"
     else:
         from danskin.recipes.game_plan import study_of
         from danskin.recipes.game_study import run_study
@@ -74,7 +78,8 @@ def _study(
     study = study_of(row, scale, seeds)
     if dry_run:
         typer.echo(json.dumps(study.to_plain()) if as_json else to_yaml(study.to_plain()).rstrip())
-        work = estimate(study) if row == "G3" else f"{len(list(study.tasks()))} runs, the starts of each in one batch"
+        estimate = import_module(f"{home}.cost").estimate if row in OWN else None
+        work = estimate(study) if estimate else f"{len(list(study.tasks()))} runs, the starts of each in one batch"
         print(work, file=sys.stderr)
         return
     folder = out or Path("runs") / "reproduce" / f"{row}-{scale}"

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from danskin.errors import InputError
 from danskin.gan.gradients import Critic, dual, input_gradients, row_norms
 from danskin.inputs import whole_number
-from danskin.minmax.number import number
 
 #: Where slopes are looked at: of real and generated examples and a generator of random numbers, points.
 Where = Callable[[Tensor, Tensor, torch.Generator | None], Tensor]
@@ -142,7 +141,11 @@ class GradientPenalty(Constraint):
     def __post_init__(self) -> None:
         if not 0 <= self.weight < math.inf:
             raise InputError(f"GradientPenalty.weight: expected lambda >= 0, got {self.weight}; 10 or 0.1 is usual")
-        if not self.p >= 1:
+        try:
+            fits = self.p >= 1
+        except ValueError:
+            fits = False
+        if not fits:
             raise InputError(f"GradientPenalty.norm: expected p in [1, inf], got {self.norm}; 2 is usual")
         if not callable(self.where) and self.where not in _WHERE:
             raise InputError(
@@ -159,7 +162,7 @@ class GradientPenalty(Constraint):
     @property
     def p(self) -> float:
         """The norm's exponent as a number."""
-        return number(self.norm)
+        return float(self.norm)
 
     def penalty(
         self, critic: Critic, real: Tensor, fake: Tensor, step: int = 0, generator: torch.Generator | None = None

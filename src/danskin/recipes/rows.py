@@ -22,6 +22,9 @@ from danskin.run.schema import build, plain
 FOLDERS = {path.parent.name.upper(): path.parent for path in sorted(Path(__file__).parent.glob("*/recipe.yaml"))}
 #: Folders of the rows that are studies of games (`danskin.recipes.game_study`).
 STUDIES = {path.parent.name.upper(): path.parent for path in sorted(Path(__file__).parent.glob("*/games.yaml"))}
+#: Folders of the rows that are carried out in a way of their own: `plan_of` in plan.py, `run_study` in study.py, and
+#: `estimate` of the work in cost.py.
+OWN = {path.parent.name.upper(): path.parent for path in sorted(Path(__file__).parent.glob("*/row.yaml"))}
 #: Rows that another row's recipe shows.
 SHOWN_BY = {"C7": "C8", "C11": "C10", "C12": "C14", "C13": "C14"}
 #: All rows that are here, with what each shows and the command that shows it.
@@ -132,7 +135,7 @@ def row_named(name: str) -> str:
     if known not in FOLDERS:
         raise ConfigError(
             f"reproduce: expected a lecture row with a recipe, got {name!r}; "
-            f"{suggest(name.upper(), [*FOLDERS, *SHOWN_BY, *STUDIES])}"
+            f"{suggest(name.upper(), [*FOLDERS, *SHOWN_BY, *STUDIES, *OWN])}"
         )
     return known
 

@@ -82,28 +82,56 @@ def scatter(looks: Mapping[str, Array], real: Array) -> str:
     return panels(plot, 1, len(looks), size=(0.3 + 2.9 * len(looks), 3.1))
 
 
-def grids(looks: Mapping[str, Array]) -> str:
+def scatter_of(looks: Mapping[str, Array], real: Array, columns: int = 5) -> str:
+    """The same in rows of a few panels: for many looks; titles are names of methods."""
+    both = real[np.isfinite(real).all(1)]
+    low, high = float(both.min()), float(both.max())
+    room = 0.15 * (high - low)
+    columns = min(columns, len(looks))
+    rows = math.ceil(len(looks) / columns)
+
+    def plot(grid: Any) -> int:
+        flat = grid.ravel()
+        for axes, (title, points) in zip(flat, looks.items(), strict=False):
+            axes.scatter(*real.T, s=4, color=MUTED, alpha=0.35, linewidths=0)
+            axes.scatter(*points.T, s=4, color=MODEL_COLORS[0], alpha=0.8, linewidths=0)
+            axes.set(xlim=(low - room, high + room), ylim=(low - room, high + room), aspect="equal")
+            axes.set(xticks=[], yticks=[])
+            axes.set_title(legend_label(title), fontsize=9, color=INK, loc="left")
+        for axes in flat[len(looks) :]:
+            axes.set_visible(False)
+        return 0
+
+    return panels(plot, rows, columns, size=(0.2 + 2.1 * columns, 0.2 + 2.35 * rows))
+
+
+def grids(looks: Mapping[str, Array], columns: int = 4) -> str:
     """Images in squares side by side, a square for each look, as SVG.
 
     Args:
         looks: (n, C, H, W) in [0, 1] by title.
+        columns: squares in a row.
     """
     sides = []
-    x, height = 0, 0
-    for title, images in looks.items():
+    x, top, height, width = 0, 0, 0, 0
+    for k, (title, images) in enumerate(looks.items()):
+        if k and k % columns == 0:
+            x, top = 0, height + 14
         sheet = grid(images)
         scale = 2 if sheet.shape[2] < 200 else 1
         w, h = scale * sheet.shape[2], scale * sheet.shape[1]
         style = f"font-size: 13px; fill: {INK}"
-        sides.append(f'<text x="{x}" y="14" style="{style}">{escape(title)}</text>')
+        sides.append(f'<text x="{x}" y="{top + 14}" style="{style}">{escape(title)}</text>')
         sides.append(
-            f'<image x="{x}" y="22" width="{w}" height="{h}" href="{png(sheet)}" style="image-rendering: pixelated"/>'
+            f'<image x="{x}" y="{top + 22}" width="{w}" height="{h}" href="{png(sheet)}" '
+            'style="image-rendering: pixelated"/>'
         )
-        x, height = x + w + 20, max(height, h + 26)
-    paper = f'<rect width="{x}" height="{height}" style="fill: {PAPER}"/>'
+        x, height = x + w + 20, max(height, top + h + 26)
+        width = max(width, x)
+    paper = f'<rect width="{width}" height="{height}" style="fill: {PAPER}"/>'
     root = (
-        f'<svg style="font-family: {FONTS}" xmlns="http://www.w3.org/2000/svg" width="{x}" height="{height}" '
-        f'viewBox="0 0 {x} {height}">'
+        f'<svg style="font-family: {FONTS}" xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
+        f'viewBox="0 0 {width} {height}">'
     )
     return "\n".join(['<?xml version="1.0" encoding="utf-8"?>', root, paper, *sides, "</svg>\n"])
 

@@ -12,6 +12,7 @@ from danskin.data import SUPPORTS, Dataset, to_float
 from danskin.errors import ConfigError, InputError
 from danskin.gan.copying import memorization
 from danskin.gan.distances import certified_gap, sample_distance
+from danskin.gan.features import FEATURE_NETS, classes_seen, frechet_on
 from danskin.gan.loop import GANRun
 from danskin.gan.manifold import precision_recall
 from danskin.gan.support import mode_coverage
@@ -113,6 +114,18 @@ class Judge:
             found["manifold_of_real"] = precision_recall(real, other, self.config.neighbours)._asdict()
         except InputError as error:
             found["refused"]["manifold"] = str(error)
+        if self.data.name in FEATURE_NETS:
+            self._features(found, real, fake)
         copied = memorization(fake, to_float(self.data.x_train), real)
         found["copying"] = asdict(copied) | {"copied": copied.copied}
         return found
+
+    def _features(self, found: dict[str, Any], real: Tensor, fake: Tensor) -> None:
+        """Fréchet distance beside its floor, and classes, on the project's own network for this data."""
+        name, other = self.data.name, self._pair(self.config.examples)[1]
+        try:
+            distance, floor = frechet_on(name, real, fake), frechet_on(name, real, other)
+            found["frechet"] = {distance.features: asdict(distance) | {"floor": floor.value}}
+        except InputError as error:
+            found["refused"]["frechet"] = str(error)
+        found["classes"] = asdict(classes_seen(name, fake, real))

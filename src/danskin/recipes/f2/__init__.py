@@ -1,0 +1,1 @@
+"""LECTURE row F2: recipe, claims, the figure's code."""
