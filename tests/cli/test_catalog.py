@@ -17,8 +17,9 @@ from danskin.recipes.game_plan import STUDIES, study_of
 from danskin.recipes.rows import OWN, plan_of
 from danskin.run.config import load_config
 from danskin.run.distance import read_sample
+from danskin.run.gan import load_gan_config
 from danskin.run.play import play_of
-from danskin.run.recipe import RECIPES
+from danskin.run.recipe import GAN_RECIPES, RECIPES
 
 ROOT = Path(__file__).parents[2]
 ROWS = catalog.listing("rows")
@@ -35,7 +36,23 @@ def test_the_page_of_rows_is_written_from_them():
 
 def test_every_row_is_there():
     wanted = [f"{part}{k}" for part, last in (("A", 2), ("B", 9), ("C", 16)) for k in range(1, last + 1)]
-    assert [row["name"] for row in ROWS] == [*wanted, "D1", "D2", "D3", "D4", "D5", "E2", "G1", "G2", "G3"]
+    assert [row["name"] for row in ROWS] == [
+        *wanted,
+        "D1",
+        "D2",
+        "D3",
+        "D4",
+        "D5",
+        "E2",
+        "F1",
+        "F2",
+        "F3",
+        "F4",
+        "F7",
+        "G1",
+        "G2",
+        "G3",
+    ]
     named = {row for row in wanted if row not in {r["name"] for r in ROWS if r["code"]}}
     assert named <= {"B9", "C9"}  # pages, not classes
 
@@ -54,6 +71,8 @@ def test_the_command_of_a_row_is_understood(row):
         own = {row: import_module(f"danskin.recipes.{row.lower()}.plan").plan_of for row in OWN}
         known = own | dict.fromkeys(STUDIES, study_of)
         assert known.get(words[1], plan_of)(words[1]).title
+    elif words[0] == "gan":
+        assert words[1] in GAN_RECIPES and load_gan_config(words[1], words[2:])
     elif words[0] == "distance":
         assert all(len(read_sample(source, None, 10, 0).measure) == 10 for source in words[1:3])
     elif words[0] == "sharpness":

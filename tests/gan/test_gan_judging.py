@@ -25,8 +25,8 @@ def normal(*shape, seed=0):
 
 
 @pytest.mark.parametrize("q", [1, 2])
-@pytest.mark.parametrize("n", [50, 700])  # scipy's assignment, and POT
-def test_a_translated_sample_is_at_its_translation(n, q):
+def test_a_translated_sample_is_at_its_translation(q):
+    n = 50
     x = normal(n, 3, 2)
     shift = normal(3, 2, seed=1)
     assert sample_distance(x, x + shift, q) == pytest.approx(float(shift.norm()), rel=1e-12)
@@ -45,11 +45,23 @@ def test_distances_agree_with_sorting_in_one_dimension_and_with_scipy():
 
 def test_samples_that_a_solver_would_call_zero_apart_are_refused():
     x = normal(5, 2)
-    for bad, text in ((x[:0], "got none"), (x * math.nan, "NaN"), (x[:3], "of one shape"), (x[:, :1], "of one shape")):
-        with pytest.raises(InputError, match=text):
-            sample_distance(x if text == "of one shape" else bad, bad)
-    with pytest.raises(InputError, match="1 or 2"):
-        sample_distance(x, x, 3)
+    for bad in (x[:0], x * math.nan):
+        with pytest.raises(InputError):
+            sample_distance(bad, bad)
+    for bad in (x[:3], x[:, :1]):
+        with pytest.raises(InputError, match="of one shape"):
+            sample_distance(x, bad)
+    with pytest.raises(InputError, match="q"):
+        sample_distance(x, x, 0.5)
+
+
+def test_without_pot_scipy_gives_the_same_number(monkeypatch):
+    import sys
+
+    x, y = normal(60, 2), normal(60, 2, seed=1)
+    exact = sample_distance(x, y)
+    monkeypatch.setitem(sys.modules, "ot", None)
+    assert sample_distance(x, y) == pytest.approx(exact, rel=1e-9)
 
 
 def test_a_certified_gap_is_tight_for_the_best_linear_critic_and_never_above_the_distance():
