@@ -17,6 +17,7 @@ EPOCHS = {"digits": 60, "mnist": 4, "fashion_mnist": 8}
 
 
 def main(name: str) -> None:
+    """Train and write one network."""
     data = load(name)
     torch.manual_seed(0)
     net = FeatureNet(FEATURE_NETS[name].shape)

@@ -56,9 +56,11 @@ def result_rows(result: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """(what, value, beside what) of a finished run."""
     found = result.get("judged") or {}
     n = found.get("n")
+    low, high = (number(v) for v in found.get("w1_floor_range") or (None, None))
     rows = [
         ("W1 to held-out examples", number(found.get("w1")),
-         f"floor {number(found.get('w1_floor'))}: held-out against {found.get('floor_of')}, {n} each"),
+         f"floor {number(found.get('w1_floor'))} ({low} to {high} in three draws): held-out against "
+            f"{found.get('floor_of')}, {n} each"),
         ("W2 to held-out examples", number(found.get("w2")), f"floor {number(found.get('w2_floor'))}"),
         ("the critic proves W1 at least", number(found.get("certified")),
          f"gap {number(found.get('gap'))} over L ≤ {number(found.get('lipschitz'))}" if found.get("lipschitz")
