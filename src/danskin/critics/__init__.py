@@ -8,6 +8,7 @@ from danskin.critics.kernels import IMQ, RBF, Energy, Kernel, Laplace, median_di
 from danskin.critics.lipschitz_class import Dudley, FortetMourier, Kantorovich, Potential
 from danskin.critics.mmd import MMD, EnergyDistance, gaussian_mmd_squared
 from danskin.critics.network_distance import NetworkDistance
+from danskin.critics.networks import lipschitz_critic
 from danskin.critics.population import PopulationBound, population_bound
 from danskin.critics.samples import Samples, samples
 from danskin.critics.total_variation import TotalVariation
@@ -36,6 +37,7 @@ __all__ = [
     "certified",
     "gaussian_mmd_squared",
     "gradient_penalty",
+    "lipschitz_critic",
     "median_distance",
     "population_bound",
     "samples",

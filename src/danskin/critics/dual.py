@@ -42,8 +42,8 @@ class NeuralDual:
 
     The supremum over all 1-Lipschitz functions is W1 (Kantorovich-Rubinstein). A network reaches part of it; what it
     reaches is a lower bound once it is divided by a certified Lipschitz constant, however badly it was trained. Prefer
-    critics that are 1-Lipschitz by construction and keep the norm of gradients: ReLU loses a
-    third, a gradient penalty nine tenths.
+    critics that are 1-Lipschitz by construction and keep the norm of gradients (`lipschitz_critic`): ReLU loses
+    a third, a gradient penalty nine tenths.
 
     Args:
         critic: a module, (n, ...) to (n,) or (n, 1). A copy is trained.
