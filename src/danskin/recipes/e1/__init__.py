@@ -1,0 +1,1 @@
+"""LECTURE row E1: cases, claims, the figure's code."""

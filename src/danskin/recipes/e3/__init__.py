@@ -1,0 +1,1 @@
+"""LECTURE row E3: cases, published rates, the figure's code."""
