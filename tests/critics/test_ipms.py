@@ -174,14 +174,14 @@ def test_gradients_at_equal_samples_are_finite():
     ("spoil", "match"),
     [
         (lambda x, y: (x[:0], y), "at least one point"),
-        (lambda x, y: (x, y * math.nan), "finite points"),
-        (lambda x, y: (x, y / 0), "finite points"),
-        (lambda x, y: (x, y[:, :1]), "same shape"),
-        (lambda x, y: (x[:, 0], y), "one row a point"),
+        (lambda x, y: (x, y * math.nan), "finite numbers"),
+        (lambda x, y: (x, y / 0), "finite numbers"),
+        (lambda x, y: (x, y[:, :1]), "points of one space"),
+        (lambda x, y: (x[:, 0], y), "points of one space"),
         (lambda x, y: (x.long(), y), "floating"),
-        (lambda x, y: (x, y, torch.full((20,), 1 / 20).index_fill(0, torch.tensor(0), -1.0)), "weights >= 0"),
-        (lambda x, y: (x, y, torch.full((20,), 0.06)), "sum to one"),
-        (lambda x, y: (x, y, torch.ones(3) / 3), "one weight for each"),
+        (lambda x, y: (x, y, torch.full((20,), 1 / 20).index_fill(0, torch.tensor(0), -1.0)), "none below 0|sum of 1"),
+        (lambda x, y: (x, y, torch.full((20,), 0.06)), "sum of 1"),
+        (lambda x, y: (x, y, torch.ones(3) / 3), "one for each of"),
     ],
 )
 def test_bad_samples_are_refused(name, spoil, match):

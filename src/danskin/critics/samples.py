@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from danskin.errors import InputError
+from danskin.transport.measures import pair_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,42 +54,15 @@ def samples(x: Tensor, y: Tensor, a: Tensor | None = None, b: Tensor | None = No
     Raises:
         InputError: no points, NaN or infinity, unequal dimensions, negative weights or weights that do not sum to one.
     """
-    x, y = _points(x, "x"), _points(y, "y")
-    if x.shape[1:] != y.shape[1:]:
+    mu, nu = pair_of(_flat(x), _flat(y), a, b)
+    if mu.points.device != nu.points.device:
         raise InputError(
-            f"samples: expected points of the same shape, got {tuple(x.shape[1:])} and {tuple(y.shape[1:])}; both "
-            "distributions live in one space"
+            f"samples: expected one device, got {mu.points.device} and {nu.points.device}; move one of them"
         )
-    if x.device != y.device:
-        raise InputError(f"samples: expected one device, got {x.device} and {y.device}; move one of them")
-    x, y = (t.reshape(len(t), math.prod(t.shape[1:])) for t in (x, y))
-    return Samples(x, y, _weights(a, x, "a"), _weights(b, y, "b"))
+    points = mu.points.double(), nu.points.double()
+    return Samples(*points, mu.masses().to(points[0]), nu.masses().to(points[1]))
 
 
-def _points(x: Tensor, name: str) -> Tensor:
-    if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim < 2:
-        got = f"{tuple(x.shape)} {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
-        raise InputError(f"{name}: expected a floating tensor (n, d), got {got}; one row a point, x[:, None] in 1-D")
-    if not x.numel():
-        raise InputError(f"{name}: expected at least one point, got shape {tuple(x.shape)}; draw a sample first")
-    if not bool(x.isfinite().all()):
-        raise InputError(f"{name}: expected finite points, got NaN or infinity; remove such rows")
-    return x.double()
-
-
-def _weights(w: Tensor | None, points: Tensor, name: str) -> Tensor:
-    n = len(points)
-    if w is None:
-        return points.new_full((n,), 1 / n)
-    if not isinstance(w, Tensor) or w.shape != (n,) or w.is_complex():
-        got = tuple(w.shape) if isinstance(w, Tensor) else type(w).__name__
-        raise InputError(f"{name}: expected one weight for each of {n} points, got {got}; pass a tensor ({n},)")
-    w = w.to(points)
-    if not bool((w >= 0).all() & w.isfinite().all()):
-        raise InputError(f"{name}: expected finite weights >= 0, got others; a distribution has no negative mass")
-    total = float(w.detach().sum())
-    if abs(total - 1) > 1e-6:
-        raise InputError(
-            f"{name}: expected weights that sum to one, got {total:.8g}; divide by their sum if that is meant"
-        )
-    return w / w.sum()
+def _flat(x: Tensor) -> Tensor:
+    """One row a point."""
+    return x.flatten(1) if isinstance(x, Tensor) and x.ndim > 2 else x
