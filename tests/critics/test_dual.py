@@ -161,7 +161,7 @@ def test_what_cannot_be_a_critic_is_refused():
     for match, make in {
         "torch.nn.Module": lambda: NeuralDual(lambda z: z).fit(x, y),
         "certified upper bound": lambda: certified(mlp(), x, y, bound=LipschitzBound(1.0, "lower", "seen")),
-        "finite points": lambda: certified(mlp(), x / 0, y),
+        "finite numbers": lambda: certified(mlp(), x / 0, y),
         "l1|1, 2 or inf": lambda: certified(mlp(), x, y, p=3),
         "AdamAscent.steps": lambda: AdamAscent(0),
         "AdamAscent.lr": lambda: AdamAscent(lr=math.nan),
