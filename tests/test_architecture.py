@@ -29,7 +29,7 @@ DIRECT = {
     "games": {"minmax", "optim"},
     "evaluation": {"attacks", "lipschitz", "metrics"},
     "data": {"errors", "inputs"},
-    "models": {"errors"},
+    "models": {"errors", "lipschitz"},
 }
 LIBRARY = set(DIRECT)
 DIRECT |= {

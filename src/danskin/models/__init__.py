@@ -1,6 +1,7 @@
 """Reference networks that take inputs in natural units, and `Normalize`, their first layer."""
 
 from danskin.models.cnn import one_conv, small_cnn
+from danskin.models.lipschitz import lipschitz_cnn, lipschitz_mlp
 from danskin.models.mlp import linear, mlp
 from danskin.models.normalize import Normalize
 from danskin.models.preact_resnet import preact_resnet18
@@ -17,6 +18,8 @@ __all__ = [
     "cifar_resnet",
     "describe",
     "linear",
+    "lipschitz_cnn",
+    "lipschitz_mlp",
     "mlp",
     "one_conv",
     "preact_resnet18",

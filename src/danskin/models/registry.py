@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from danskin.models.cnn import one_conv, small_cnn
+from danskin.models.lipschitz import lipschitz_cnn, lipschitz_mlp
 from danskin.models.mlp import linear, mlp
 from danskin.models.names import unknown
 from danskin.models.preact_resnet import preact_resnet18
@@ -48,6 +49,8 @@ _ALL = (
     ModelInfo("preact_resnet18", "PreActResNet-18 for small images, 11.17 M parameters", preact_resnet18),
     ModelInfo("cifar_resnet", "CIFAR ResNet of 6n + 2 layers, shortcuts without parameters", cifar_resnet),
     ModelInfo("resnet56", "CIFAR ResNet of 56 layers, 0.85 M parameters", resnet56),
+    ModelInfo("lipschitz_mlp", "1-Lipschitz linear layers with sorting between them", lipschitz_mlp, images_only=False),
+    ModelInfo("lipschitz_cnn", "two strided 1-Lipschitz convolutions and two linear layers", lipschitz_cnn),
     ModelInfo("wide_resnet", "WideResNet of 6n + 4 layers, 36.5 M parameters at 28-10", wide_resnet),
 )
 

@@ -5,6 +5,7 @@ from danskin.training.classes import CFOL, ClassCVaR
 from danskin.training.ddi import DDi
 from danskin.training.fol import FOL
 from danskin.training.free import FreeTraining
+from danskin.training.lipschitz_margin import LipschitzMargin
 from danskin.training.objective import Found, Losses, Memory, Objective, Step, Wrapper, inner_attack
 from danskin.training.objectives import AdversarialTraining, BETATraining, LinearRobustTraining, StandardTraining
 from danskin.training.optimizers import SGD, AdamW
@@ -34,6 +35,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "fol": FOL,
     "weight_stability": WeightStability,
     "linear_robust": LinearRobustTraining,
+    "lipschitz_margin": LipschitzMargin,
 }
 
 __all__ = [
@@ -58,6 +60,7 @@ __all__ = [
     "FreeTraining",
     "Hooks",
     "LinearRobustTraining",
+    "LipschitzMargin",
     "Losses",
     "Memory",
     "Objective",
