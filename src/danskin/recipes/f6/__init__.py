@@ -1,0 +1,1 @@
+"""LECTURE row F6: recipe, claims, the figure's code."""
