@@ -74,7 +74,7 @@ def test_a_certified_gap_is_tight_for_the_best_linear_critic_and_never_above_the
     assert found.gap == pytest.approx(250) and found.lipschitz.value == pytest.approx(50)
     assert found.lower_bound == pytest.approx(5, rel=1e-6) and found.lower_bound <= sample_distance(x, z)
     assert certified_gap(critic, z, x).lower_bound == 0  # a critic that is wrong way round proves nothing
-    for seed in range(5):
+    for seed in range(3):
         torch.manual_seed(seed)
         net = nn.Sequential(nn.Linear(2, 8), nn.LeakyReLU(0.2), nn.Linear(8, 1))
         for other in (z, normal(60, 2, seed=seed) * 2):

@@ -1,8 +1,19 @@
 """GANs: objectives, constraints of the critic, the one training loop, how samples are judged. Lecture: F1 to F7."""
 
-from danskin.gan.constraints import CONSTRAINTS, R1R2, Constraint, GradientPenalty, Penalty, Unconstrained, WeightClip
+from danskin.gan.constraints import (
+    CONSTRAINTS,
+    R1R2,
+    Constraint,
+    GradientPenalty,
+    Orthogonal,
+    Penalty,
+    Spectral,
+    Spline,
+    Unconstrained,
+    WeightClip,
+)
 from danskin.gan.gradients import dual, input_gradients, row_norms, scores
-from danskin.gan.loop import GANRun, GANTrainer
+from danskin.gan.loop import GANRun
 from danskin.gan.networks import critic_conv, critic_mlp, generator_conv, generator_mlp
 from danskin.gan.objectives import (
     GAN_OBJECTIVES,
@@ -14,6 +25,7 @@ from danskin.gan.objectives import (
     Wasserstein,
 )
 from danskin.gan.optimizers import Langevin
+from danskin.gan.trainer import GANTrainer
 
 __all__ = [
     "CONSTRAINTS",
@@ -27,9 +39,12 @@ __all__ = [
     "Langevin",
     "NonSaturating",
     "Objective",
+    "Orthogonal",
     "Penalty",
     "Relativistic",
     "Saturating",
+    "Spectral",
+    "Spline",
     "Unconstrained",
     "Wasserstein",
     "WeightClip",

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from danskin.errors import InputError, ModelError
+from danskin.lipschitz.layers import LipschitzLayer
 
 Critic = Callable[[Tensor], Tensor]
 
@@ -97,6 +98,27 @@ def row_norms(gradient: Tensor, q: float = 2.0) -> Tensor:
     total = scaled.square().sum(1) if q == 2 else scaled.abs().pow(q).sum(1)
     root = torch.where(zero, 1.0, total).pow(1 / q)
     return torch.where(zero, 0.0, root * size)
+
+
+def both_scores(critic: Critic, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+    """The scores of real and of generated examples: in one pass where the critic surely looks at each by itself."""
+    if len(real) == len(fake) and _surely_per_example(critic):
+        first, second = scores(critic, torch.cat([real, fake])).split(len(real))
+        return first, second
+    return scores(critic, real), scores(critic, fake)
+
+
+_PER_EXAMPLE = frozenset({
+    *(nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Flatten, nn.Unflatten, nn.LayerNorm, nn.GroupNorm, nn.Identity),
+    *(nn.ReLU, nn.LeakyReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Softplus, nn.Tanh, nn.Sigmoid),
+})  # fmt: skip
+
+
+def _surely_per_example(critic: object) -> bool:
+    """Only layers that are known to treat each example by itself, one after the other; no class of anybody's own."""
+    if type(critic) is nn.Sequential:
+        return all(_surely_per_example(layer) for layer in critic)
+    return type(critic) in _PER_EXAMPLE or isinstance(critic, LipschitzLayer)
 
 
 def mixes_examples(critic: object) -> list[str]:

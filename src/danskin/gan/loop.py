@@ -15,8 +15,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,133 +23,14 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from danskin.errors import DanskinWarning, DivergenceError, InputError
-from danskin.gan.constraints import Constraint, Penalty, Unconstrained
-from danskin.gan.gradients import mixes_examples, scores
-from danskin.gan.objectives import NonSaturating, Objective
-from danskin.gan.optimizers import Adam, ExtraAdam, Langevin, PlayerOptimizer
-from danskin.inputs import in_box, whole_number
+from danskin.gan.constraints import Constraint, Penalty
+from danskin.gan.gradients import both_scores, mixes_examples, scores
+from danskin.gan.optimizers import ExtraAdam
+from danskin.gan.trainer import GANTrainer, Processes
+from danskin.inputs import in_box
 
 #: Real examples: all of them, or a function (how many, generator of random numbers) -> examples.
 Data = Tensor | Callable[[int, torch.Generator], Tensor]
-
-
-class Processes(Protocol):
-    """The processes that train together, each on its part of the batch."""
-
-    @property
-    def rank(self) -> int:
-        """This one."""
-        ...
-
-    @property
-    def world(self) -> int:
-        """How many there are."""
-        ...
-
-    def sum(self, value: Tensor) -> Tensor:
-        """The sum over all."""
-        ...
-
-
-@dataclass(frozen=True)
-class Alone:
-    """The only process."""
-
-    rank: int = 0
-    world: int = 1
-
-    def sum(self, value: Tensor) -> Tensor:
-        """The value itself."""
-        return value
-
-
-@dataclass(frozen=True)
-class GANTrainer:
-    """How a generator and a critic are trained: objective, constraint, order of moves, optimisers.
-
-    Args:
-        objective: what both minimise.
-        constraint: what keeps the critic in its set.
-        steps: of the generator.
-        critic_steps: M >= 1, of the critic before each of them.
-        batch_size: real examples, and generated ones, in each step; under several processes of all together.
-        order: "alternating": the generator answers the critic's new weights; "simultaneous": the last critic step and
-            the generator's are taken from the same weights.
-        critic_init: "warm": the critic goes on from where it was; "fresh": from its first weights, before each
-            generator step.
-        generator_optimizer: makes it from parameters: one of `PLAYER_OPTIMIZERS`, or any such function.
-        critic_optimizer: likewise.
-        mover: the rule of mixed strategies in place of both.
-        decay: of both learning rates: "constant" or "linear" to 0.
-        ema: decay of the generator's average, which is what is sampled from; 0 for none. Buffers are averaged too.
-
-    Raises:
-        InputError: settings that do not go together.
-    """
-
-    objective: Objective = field(default_factory=NonSaturating)
-    constraint: Constraint = field(default_factory=Unconstrained)
-    steps: int = 1500
-    critic_steps: int = 1
-    batch_size: int = 128
-    order: Literal["alternating", "simultaneous"] = "alternating"
-    critic_init: Literal["warm", "fresh"] = "warm"
-    generator_optimizer: PlayerOptimizer = field(default_factory=Adam)
-    critic_optimizer: PlayerOptimizer = field(default_factory=Adam)
-    mover: Langevin | None = None
-    decay: Literal["constant", "linear"] = "constant"
-    ema: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "critic_steps", "batch_size"):
-            whole_number(getattr(self, name), f"GANTrainer.{name}", 1)
-        for name, known in (("order", ("alternating", "simultaneous")), ("critic_init", ("warm", "fresh")),
-                            ("decay", ("constant", "linear"))):  # fmt: skip
-            if getattr(self, name) not in known:
-                raise InputError(f"GANTrainer.{name}: expected {' or '.join(known)}, got {getattr(self, name)!r}")
-        if not 0 <= self.ema < 1:
-            raise InputError(f"GANTrainer.ema: expected a decay in [0, 1), got {self.ema}; 0.999 is usual, 0 is none")
-        extra = [isinstance(o, ExtraAdam) for o in (self.generator_optimizer, self.critic_optimizer)]
-        if self.mover is None and any(extra) and (not all(extra) or self.order != "simultaneous"):
-            raise InputError(
-                "GANTrainer: expected extra_adam for both players and order simultaneous, as both look ahead from the "
-                "same weights, got something else; set them, or use optimistic_adam"
-            )
-        if self.mover is not None and not self.objective.zero_sum:
-            raise InputError(
-                f"GANTrainer.mover: expected an objective in which one loses what the other wins, got "
-                f"{type(self.objective).__name__}; use saturating or wasserstein"
-            )
-        if self.mover is not None and (self.critic_steps > 1 or self.critic_init == "fresh"):
-            raise InputError(
-                "GANTrainer.mover: expected critic_steps=1 and a warm critic, as both chains move together"
-            )
-        if self.objective.needs_lipschitz and type(self.constraint) is Unconstrained:
-            warnings.warn(
-                f"{type(self.objective).__name__}: expected a constraint on the critic's slope, got none; its scores "
-                "will run away: take clip, gradient_penalty or a critic of 1-Lipschitz layers",
-                DanskinWarning,
-                stacklevel=3,
-            )
-
-    def start(
-        self,
-        generator: nn.Module,
-        critic: nn.Module,
-        latent: int | Callable[[int, torch.Generator], Tensor],
-        seed: int = 0,
-        processes: Processes | None = None,
-    ) -> GANRun:
-        """A run at its first step; the networks are trained in place.
-
-        Args:
-            generator: from latent vectors (n, d) to examples.
-            critic: from examples to scores (n,) or (n, 1).
-            latent: d, for standard normal vectors; or a function (n, generator of random numbers) -> latents.
-            seed: of all that is drawn.
-            processes: of a run on several; gradients are averaged over them, buffers are not sent around.
-        """
-        return GANRun(self, generator, critic, latent, seed, processes or Alone())
 
 
 class GANRun:
@@ -180,8 +60,11 @@ class GANRun:
             )
         self.sides = [_trained(generator, "generator"), _trained(critic, "critic")]
         self.device = self.sides[0][0].device
-        self.random = torch.Generator(self.device)
+        self.random = torch.Generator(self.device)  # the same in all processes, which draw the whole batch
+        alone = processes.world == 1
+        self.own_random = self.random if alone else torch.Generator(self.device)  # for the examples of this one
         self._check_batchnorm()
+        settings.constraint.check(critic)
         self.mover, self.optimizers = None, []
         if settings.mover is not None:
             self.mover = settings.mover.start(
@@ -250,7 +133,9 @@ class GANRun:
             generator_loss, gap = E s(x) - E s(z), penalty, slope and slope_max (where they were looked at),
             generator_weight, spread (of the generated examples over that of the real ones).
         """
-        self.random.manual_seed(int(np.random.SeedSequence((self.seed, self.t)).generate_state(1, np.uint64)[0]) >> 1)
+        self.random.manual_seed(_mixed(self.seed, self.t))
+        if self.own_random is not self.random:
+            self.own_random.manual_seed(_mixed(self.seed, self.t, self.processes.rank))
         told: dict[str, Tensor] = {}
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
@@ -326,9 +211,9 @@ class GANRun:
         self.critic_step += 1
 
     def _critic_loss(self, real: Tensor, fake: Tensor, told: dict[str, Tensor]) -> Tensor:
-        of_real, of_fake = scores(self.critic, real), scores(self.critic, fake)
+        of_real, of_fake = both_scores(self.critic, real, fake)
         loss = self.settings.objective.critic_loss(of_real, of_fake)
-        penalty = self.settings.constraint.penalty(self.critic, real, fake, self.critic_step, self.random)
+        penalty = self.settings.constraint.penalty(self.critic, real, fake, self.critic_step, self.own_random)
         with torch.no_grad():
             told["critic_loss"], told["gap"] = loss.detach(), of_real.mean() - of_fake.mean()
             told["spread"] = _spread(fake) / _spread(real)
@@ -337,8 +222,10 @@ class GANRun:
         return loss if penalty is None else loss + penalty.value
 
     def _generator_loss(self, fake: Tensor, real: Tensor | None, told: dict[str, Tensor]) -> Tensor:
-        of_fake = scores(self.critic, fake)
-        of_real = None if real is None else scores(self.critic, real)
+        if real is None:
+            of_real, of_fake = None, scores(self.critic, fake)
+        else:
+            of_real, of_fake = both_scores(self.critic, real, fake)
         loss = self.settings.objective.generator_loss(of_fake, of_real)
         told["generator_loss"] = loss.detach()
         with torch.no_grad():
@@ -417,6 +304,11 @@ class GANRun:
         torch.set_rng_state(state["random"].cpu())
 
 
+def _mixed(*numbers: int) -> int:
+    """A seed that depends on all of the numbers."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]) >> 1
+
+
 def _trained(net: nn.Module, what: str) -> list[nn.Parameter]:
     found = [p for p in net.parameters() if p.requires_grad]
     if not found:
@@ -425,11 +317,10 @@ def _trained(net: nn.Module, what: str) -> list[nn.Parameter]:
 
 
 def _slopes(penalty: Penalty) -> dict[str, Tensor]:
-    return {
-        "penalty": penalty.value.detach(),
-        "slope": penalty.norms.mean(),
-        "slope_max": penalty.norms.max(),
-    }
+    told = {"penalty": penalty.value.detach()}
+    if penalty.norms is not None:
+        told |= {"slope": penalty.norms.mean(), "slope_max": penalty.norms.max()}
+    return told
 
 
 def _spread(x: Tensor) -> Tensor:

@@ -127,9 +127,9 @@ def critic_conv(*, shape: Sequence[int], constraint: Constraint | None = None, w
     of = constraint or Unconstrained()
     c, h, w = _image(shape)
     return nn.Sequential(
-        of.conv(c, width, 4, 2, 1),
+        of.conv(c, width, 4, 2, 1, (h, w)),
         of.activation(width),
-        of.conv(width, 2 * width, 4, 2, 1),
+        of.conv(width, 2 * width, 4, 2, 1, (h // 2, w // 2)),
         of.activation(2 * width),
         nn.Flatten(),
         of.linear(2 * width * (h // 4) * (w // 4), 1),

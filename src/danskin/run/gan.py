@@ -23,8 +23,9 @@ from danskin.data.loading import spelled
 from danskin.errors import CheckpointError, ConfigError, suggest
 from danskin.files import write_atomically, write_json
 from danskin.foreign.factory import model_from_code
-from danskin.gan.loop import GANRun, GANTrainer
+from danskin.gan.loop import GANRun
 from danskin.gan.networks import CRITICS, GENERATORS, Network
+from danskin.gan.trainer import GANTrainer
 from danskin.gan.watch import MEANINGS, Watch
 from danskin.models import describe
 from danskin.run import checkpoint

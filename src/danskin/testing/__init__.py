@@ -1,4 +1,4 @@
-"""Conformance suites and oracles for sets, attacks, layers, optimisers, solvers and distances that others write.
+"""Conformance suites and oracles for what others write: sets, attacks, layers, constraints, optimisers, solvers, ...
 
 >>> from danskin.minmax import Linf
 >>> check_set(lambda like: Linf(0.3))
@@ -9,6 +9,7 @@ Everything here raises `AssertionError` with what was expected and what came; no
 from danskin.testing import models, oracles
 from danskin.testing.attacks import ATTACK_CHECKS, check_attack
 from danskin.testing.certificates import worst_case
+from danskin.testing.constraints import CONSTRAINT_CHECKS, check_constraint
 from danskin.testing.critics import CRITIC_CHECKS, check_critic
 from danskin.testing.ipms import IPM_CHECKS, check_ipm
 from danskin.testing.lipschitz_layers import LIPSCHITZ_LAYER_CHECKS, check_lipschitz_layer
@@ -19,6 +20,7 @@ from danskin.testing.suites import check_suite
 
 __all__ = [
     "ATTACK_CHECKS",
+    "CONSTRAINT_CHECKS",
     "CRITIC_CHECKS",
     "IPM_CHECKS",
     "LIPSCHITZ_LAYER_CHECKS",
@@ -26,6 +28,7 @@ __all__ = [
     "SET_CHECKS",
     "SOLVER_CHECKS",
     "check_attack",
+    "check_constraint",
     "check_critic",
     "check_ipm",
     "check_lipschitz_layer",

@@ -103,7 +103,7 @@ def numbers_of(result: Mapping[str, Any]) -> dict[str, tuple[float, str]]:
         "W2": (found["w2"], "number"),
     }
     if found["certified"] is not None:
-        out["W1 proved by the critic"] = (found["certified"], "number")
+        out["share of W1 proved"] = (found["certified"] / found["w1"], "share")
     if covered := found.get("coverage"):
         out["modes"] = (covered["covered"] / covered["modes"], "share")
         out["high quality"] = (covered["high_quality"], "share")
