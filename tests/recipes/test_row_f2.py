@@ -52,9 +52,9 @@ def judged(w1):
 
 
 def test_numbers_of_seeds_are_summarised_and_claims_can_come_out_false():
-    plan = plan_of("F2", "small")
+    plan = plan_of("F2", "small", 2)
     found = {(c, m, s): judged(0.1 + 0.02 * s) for c, m, s in plan.tasks() if c == "8 Gaussians"}
-    result = gathered(GANPlan(**vars(plan) | {"seeds": 2}), found)
+    result = gathered(plan, found)
     number = next(m for m in result["measured"] if (m["method"], m["column"]) == ("gp", "W1"))
     assert number["mean"] == pytest.approx(0.11) and number["n"] == 2 and number["interval"] is not None
     claims = {c["name"]: c for c in result["claims"]}
