@@ -100,7 +100,7 @@ def sliced(
     mean = costs.mean()
     distance, found = root(mean, q), costs.detach()
     error = float(found.std() / directions**0.5) if directions > 1 else float("inf")
-    if q != 1 and float(mean):  # the delta method
+    if q != 1 and float(mean.detach()):  # the delta method
         error *= float(mean.detach()) ** (1 / q - 1) / q
     home, outside = mu.points.device, mu.points.dtype
     return Sliced(distance.to(outside).to(home), found ** (1 / q), theta, error)
