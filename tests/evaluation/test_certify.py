@@ -405,7 +405,7 @@ class Hidden(nn.Module):
         (lambda m, x, y: certify(m, (x, y), Linf(0.1), worth=torch.ones(4, dtype=torch.bool)), InputError, "worth"),
         (lambda m, x, y: certify(m, (x, y), Linf(0.1), worth=torch.ones(6, dtype=torch.bool)), InputError, "worth"),
         (lambda m, x, y: certify(m, (x, y), Linf(0.1), worth=torch.ones(5)), InputError, "worth"),
-        (lambda m, x, y: certify(nn.Sequential(m, nn.GELU()), (x, y), Linf(0.1)), ModelError, "gelu"),
+        (lambda m, x, y: certify(nn.Sequential(m, nn.Softmax(1)), (x, y), Linf(0.1)), ModelError, "softmax"),
         (lambda m, x, y: certify(Hidden(), (x, y), Linf(0.1)), ModelError, "model"),
         (lambda m, x, y: certify(lambda t: m(t) + torch.rand(3), (x, y), Linf(0.1)), ModelError, "model"),
     ],

@@ -195,13 +195,13 @@ class Mixing(nn.Module):
     ("model", "named"),
     [
         (Softmax(), "aten.softmax"),
-        (nn.Sequential(nn.Linear(4, 4), nn.GELU()), "aten.gelu"),
+        (nn.Sequential(nn.Linear(4, 4), nn.GLU()), "aten.glu"),
         (Squared(), "multiplied"),
         (AcrossExamples(), "across the examples"),
         (Branching(), "values of tensors"),
         (Mixing(), "mixes the examples"),
         (nn.BatchNorm1d(4, track_running_stats=False), "statistics of the batch"),
-        (nn.LeakyReLU(-0.1), "slopes from 0 to 1"),
+        (nn.Softplus(threshold=1.0), "jumps at its threshold"),
         (nn.ReflectionPad1d(1), "padding by a constant"),
     ],
 )

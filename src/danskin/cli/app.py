@@ -363,6 +363,51 @@ def distance(
     )  # fmt: skip
 
 
+@app.command()
+def lipschitz(
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="Folder of a run, a .safetensors file that danskin wrote, or any model that evaluate --model opens: "
+            "package.module:factory, a name of `danskin list models`, file.pt2, file.ts, file.onnx, hf:NAME, timm:NAME."
+        ),
+    ],
+    norm: Annotated[str, typer.Option(help="2 or inf, of inputs and outputs alike.")] = "2",
+    budget: Annotated[float, typer.Option(help="Seconds, for each model.")] = 30.0,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="search, regions, lipsdp, lipsdp-solver, lipsdp-layer, lipopt, seqlip, eclipse-fast or product; may "
+            "be given several times; default: all that apply but lipsdp-solver."
+        ),
+    ] = None,
+    at: Annotated[
+        str | None, typer.Option(help="Bounds near this input: the number of a test example, or a file.npy.")
+    ] = None,
+    radius: Annotated[float | None, typer.Option(help="With --at: of the ball (norm 2) or box (inf).")] = None,
+    shape: Annotated[str | None, typer.Option(help="Of one input, such as 3,32,32; a run knows its own.")] = None,
+    data: Annotated[str | None, typer.Option(help="In place of --shape: a name of `danskin list data`.")] = None,
+    only: Annotated[str | None, typer.Option("--model", help="Only this model of a run.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Weights for a model that comes as code.")] = None,
+    argument: Annotated[list[str] | None, typer.Option("--arg", help="key=value for the factory.")] = None,
+    mean: Annotated[str | None, typer.Option(help="Per channel: the model then sees (x-mean)/std.")] = None,
+    std: Annotated[str | None, typer.Option(help="Per channel, with --mean.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the search for lower bounds.")] = 0,
+    device: Device = "cpu",
+    as_json: Json = False,
+) -> None:
+    """How far can outputs move when inputs do? Lower and upper bounds of the Lipschitz constant, side by side.
+
+    For example: danskin lipschitz runs/digits/TIME, or danskin lipschitz mynets:net --shape 2 --norm inf.
+    """
+    from danskin.cli import bounding
+
+    bounding.lipschitz(
+        model, only, weights, argument or [], (mean, std), shape, data, norm, budget, method or [], at, radius, seed,
+        device, as_json,
+    )  # fmt: skip
+
+
 @app.command("list")
 def list_(
     kind: Annotated[

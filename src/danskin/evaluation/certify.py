@@ -20,6 +20,7 @@ from danskin.evaluation.certificates.region import Region
 from danskin.evaluation.certificates.tried import Tried, dearest
 from danskin.evaluation.examples import Data, batches
 from danskin.inputs import check_model, in_box
+from danskin.lipschitz.kinks import spelled_out
 from danskin.lipschitz.reading import read
 from danskin.losses import check_labels, get_loss, predict
 from danskin.metrics import Share
@@ -245,7 +246,7 @@ class _Certifier:
     def _ladder(self, x: Tensor) -> Ladder:
         shape = tuple(x.shape[1:])
         if shape not in self.ladders:
-            self.ladders[shape] = Ladder(read(self.model, x), self.ball, self.method, self.budget)
+            self.ladders[shape] = Ladder(spelled_out(read(self.model, x)), self.ball, self.method, self.budget)
         return self.ladders[shape]
 
     def _some(self, ladder: Ladder, x: Tensor, y: Tensor, ball: Ball, worth: Tensor) -> None:

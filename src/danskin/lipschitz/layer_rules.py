@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from danskin.lipschitz import curves
 from danskin.lipschitz.operations import (
     Abs,
     Conv,
     Linear,
     MaxPool,
     Operation,
+    Positive,
     Relu,
     Scale,
     Sigmoid,
@@ -21,6 +24,7 @@ from danskin.lipschitz.operations import (
     Spline,
     Sum,
     Tanh,
+    Transposed,
 )
 from danskin.lipschitz.traced import Made, Places, Ref, Rule, Unknown, constant, pair, reference, wide
 
@@ -45,6 +49,66 @@ def _conv2d(
         padding = [n // 2 for n in around]
     padding = (0, 0) if padding == "valid" else pair(padding)
     return Conv(weight, bias, x.shape, stride, padding, dilation, groups), (x,)
+
+
+def _conv1d(
+    op: Any,
+    x: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Made:
+    """On images of height 1."""
+    x, weight = reference(x), constant(weight)
+    one: Made = (Positive(lambda t: t.unsqueeze(2), x.shape), (x,))
+    image = Ref(-1, (x.shape[0], 1, x.shape[1]), x.batch)
+    if isinstance(padding, str):
+        padding = 0 if padding == "valid" else [0, _half(_single(dilation) * (weight.shape[2] - 1))]
+    else:
+        padding = [0, _single(padding)]
+    conv: Any = _conv2d(
+        op, image, weight.unsqueeze(2), bias, [1, _single(stride)], padding, [1, _single(dilation)], groups
+    )[0]  # type: ignore[index]
+    out = conv.apply(conv.weight.new_zeros((1, *conv.shape))).shape[1:]
+    return Positive(lambda t: t.squeeze(2), tuple(out)), ((conv, (one,)),)
+
+
+def _single(value: Any) -> int:
+    return int(value[0] if isinstance(value, list | tuple) else value)
+
+
+def _half(width: int) -> int:
+    if width % 2:
+        raise Unknown("padding 'same' of an even kernel is not the same on both sides")
+    return width // 2
+
+
+def _transposed2d(
+    op: Any,
+    x: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+) -> Made:
+    x, weight = reference(x), wide(constant(weight))
+    stride, padding, dilation = pair(stride), pair(padding), pair(dilation)
+    size = [
+        (n - 1) * s - 2 * p + d * (k - 1) + 1 + r
+        for n, s, p, d, k, r in zip(
+            x.shape[1:], stride, padding, dilation, weight.shape[2:], pair(output_padding), strict=True
+        )
+    ]
+    channels = weight.shape[1] * groups
+    bias = weight.new_zeros(channels) if bias is None else wide(constant(bias))
+    conv = Conv(weight, weight.new_zeros(len(weight)), (channels, *size), stride, padding, dilation, groups)
+    return Transposed(conv, bias), (x,)
 
 
 def _linear(op: Any, x: Any, weight: Any, bias: Any = None) -> Made:
@@ -141,9 +205,14 @@ def _max_pool2d(
 
 
 def _leaky(op: Any, x: Any, slope: float = 0.01) -> Made:
-    if not 0 <= slope <= 1:
-        raise Unknown("only slopes from 0 to 1 are known")
-    return Relu(slope), (reference(x),)
+    return (Relu(slope) if 0 <= slope <= 1 else curves.leaky(slope)), (reference(x),)
+
+
+def _prelu(op: Any, x: Any, weight: Any) -> Made:
+    x, slopes = reference(x), wide(constant(weight)).flatten()
+    if len(slopes) == 1 or bool((slopes == slopes[0]).all()):
+        return _leaky(op, x, float(slopes[0]))
+    return curves.leaky(slopes.view(-1, *[1] * (len(x.shape) - 1))), (x,)
 
 
 def _activation(operation: Operation) -> Rule:
@@ -151,34 +220,44 @@ def _activation(operation: Operation) -> Rule:
 
 
 def _clamp(op: Any, x: Any, low: Any = None, high: Any = None) -> Made:
-    """min(max(x, low), high) = low + relu(x - low) - relu(x - high), for plain numbers low <= high."""
-    made: Made = reference(x)
+    """min(max(x, low), high), for plain numbers low <= high."""
     if any(isinstance(v, Tensor) and v.numel() != 1 for v in (low, high)):
         raise Unknown("only limits that are one number are known")
-    low, high = (None if v is None else float(v) for v in (low, high))
-    if low is not None and high is not None and low > high:
+    low, high = -math.inf if low is None else float(low), math.inf if high is None else float(high)
+    if low > high:
         raise Unknown("its limits are in the wrong order")
-    if low is None and high is None:
-        return made
-    if low is None:  # high - relu(high - x)
-        return _moved(_rectified(made, -1.0, high), -1.0, high)
-    risen = _rectified(made, 1.0, -low)
-    if high is None:
-        return _moved(risen, 1.0, low)
-    return _moved((Sum((1.0, -1.0)), (risen, _rectified(made, 1.0, -high))), 1.0, low)
+    if low == -math.inf and high == math.inf:
+        return reference(x)
+    return curves.clamp(low, high), (reference(x),)
 
 
-def _moved(x: Made, scale: float, shift: float) -> Made:
-    one = torch.ones((), dtype=torch.float64)
-    return Scale(scale * one, shift * one), (x,)
+def _elu(op: Any, x: Any, alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0) -> Made:
+    return curves.elu(float(alpha), float(scale), float(input_scale)), (reference(x),)
 
 
-def _rectified(x: Made, scale: float, shift: float) -> Made:
-    return Relu(), (_moved(x, scale, shift),)
+def _celu(op: Any, x: Any, alpha: float = 1.0) -> Made:
+    return curves.elu(float(alpha), 1.0, 1.0 / float(alpha)), (reference(x),)
 
 
-def _relu6(op: Any, x: Any) -> Made:
-    return _clamp(op, x, 0.0, 6.0)
+def _softplus(op: Any, x: Any, beta: float = 1.0, threshold: float = 20.0) -> Made:
+    if threshold < 20:
+        raise Unknown("it jumps at its threshold, so it has no Lipschitz constant; leave the threshold at 20")
+    return curves.softplus(float(beta)), (reference(x),)
+
+
+def _gelu(op: Any, x: Any, *, approximate: str = "none") -> Made:
+    return curves.gelu(approximate), (reference(x),)
+
+
+def _softshrink(op: Any, x: Any, width: float = 0.5) -> Made:
+    return curves.softshrink(float(width)), (reference(x),)
+
+
+def _curve(name: str) -> Rule:
+    return lambda op, x: (curves.simple()[name], (reference(x),))
+
+
+_SIMPLE = ("silu", "mish", "hardswish", "hardsigmoid", "selu", "log_sigmoid")
 
 
 def _sort(op: Any, x: Any, dim: int = -1, descending: bool = False, **_: Any) -> list[Made | Places]:
@@ -194,7 +273,9 @@ def _spline(op: Any, x: Any, grid: Any, heights: Any, slopes: Any, alpha: Any, d
 
 
 LAYERS: dict[str, Rule] = {
+    "conv1d": _conv1d,
     "conv2d": _conv2d,
+    "conv_transpose2d": _transposed2d,
     "linear": _linear,
     "matmul": _matmul,
     "mm": _matmul,
@@ -205,6 +286,14 @@ LAYERS: dict[str, Rule] = {
     "linear_spline": _spline,
     "relu": _activation(Relu()),
     "leaky_relu": _leaky,
+    "prelu": _prelu,
+    "_prelu_kernel": _prelu,
+    "elu": _elu,
+    "celu": _celu,
+    "softplus": _softplus,
+    "gelu": _gelu,
+    "softshrink": _softshrink,
+    **{name: _curve(name) for name in (*_SIMPLE, "atan", "erf")},
     "sigmoid": _activation(Sigmoid()),
     "tanh": _activation(Tanh()),
     "max_pool2d": _max_pool2d,
@@ -221,5 +310,5 @@ LAYERS: dict[str, Rule] = {
     "clip": _clamp,
     "clamp_min": lambda op, x, low: _clamp(op, x, low),
     "clamp_max": lambda op, x, high: _clamp(op, x, None, high),
-    "relu6": _relu6,
+    "relu6": lambda op, x: _clamp(op, x, 0.0, 6.0),
 }

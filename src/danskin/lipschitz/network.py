@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from danskin.lipschitz.operations import AFFINE, Input, Operation, Shape, Sum
@@ -46,6 +47,15 @@ class Network:
         for node in self.nodes:
             values.append(run(node.operation, x, [values[i] for i in node.inputs]))
         return values
+
+    @property
+    def device(self) -> torch.device:
+        """Where its constants are; the CPU where it has none."""
+        for node in self.nodes:
+            for value in vars(node.operation).values():
+                if isinstance(value, Tensor):
+                    return value.device
+        return torch.device("cpu")
 
     def affine_tail(self) -> int:
         """The first node from which only affine operations with one input lead to the output."""

@@ -13,11 +13,12 @@ import math
 import torch
 from torch import Tensor
 
-from danskin.lipschitz.operations import CircularConv, Conv, Linear, Positive, Scale
+from danskin.lipschitz.operations import Affine, CircularConv, Conv, Linear, Positive, Scale, Transposed
 
 MARGIN = 1e-9
 _DENSE = 1 << 22  # entries up to which the matrix of a convolution is written out
 _SIDE = 1024  # and the smaller side, of which the cost of the decomposition is the square
+_FEW = 24  # sides below which a decomposition costs no more than a factorisation
 _SVD_SIDE = 4096  # smaller side up to which a plain matrix is decomposed
 _GRAM_STEPS = 12  # excess of a Gram bound for rank n: n^(2^-13), 0.1 % for n = 4096
 
@@ -74,6 +75,8 @@ def conv_norm(conv: Conv) -> float:
     inputs, results = math.prod(conv.shape), math.prod(outputs)
     if not inputs * results:
         return 0.0
+    if conv.weight.shape[2:] == (1, 1) and conv.padding == (0, 0):  # a matrix at some of the places
+        return max(matrix_norm(block.flatten(1)) for block in conv.weight.chunk(conv.groups))
     if inputs * results <= _DENSE and min(inputs, results) <= _SIDE:
         rows = torch.eye(results, dtype=torch.float64, device=conv.weight.device).view(results, *outputs)
         return matrix_norm(conv.pullback(rows).flatten(1))
@@ -136,16 +139,37 @@ def wrapped(parts: Tensor, grid: list[int]) -> Tensor:
 
 
 def _largest(matrices: Tensor) -> float:
-    """The largest spectral norm of a stack of matrices (n, a, b), by the eigenvalues of the smaller Gram matrices.
+    """The largest spectral norm of a stack of matrices (n, a, b), by the smaller Gram matrices.
 
-    Squaring costs half the digits of small singular values, but not of the largest one.
+    Squaring costs half the digits of small singular values, but not of the largest one. Few decompositions are made:
+    that of the most promising matrix gives a number above which a Cholesky factorisation shows that the others are
+    not; those where it fails are tried next.
     """
     size = float(matrices.abs().amax())
     if size == 0:
         return 0.0
     scaled = matrices / size
     gram = scaled.mH @ scaled if scaled.shape[1] >= scaled.shape[2] else scaled @ scaled.mH
-    return size * math.sqrt(float(torch.linalg.eigvalsh(gram)[:, -1].max()))
+    if gram.shape[1] < _FEW:
+        return size * math.sqrt(float(torch.linalg.eigvalsh(gram)[:, -1].max()))
+    promise, best = _rayleigh(gram), 0.0
+    eye = torch.eye(gram.shape[1], dtype=gram.dtype, device=gram.device)
+    while len(gram):
+        at = int(promise.argmax())
+        best = max(best, float(torch.linalg.eigvalsh(gram[at])[-1]))
+        _, failed = torch.linalg.cholesky_ex(best * (1 + 0.1 * MARGIN) * eye - gram)
+        left = failed != 0
+        left[at] = False
+        gram, promise = gram[left], promise[left]
+    return size * math.sqrt(best * (1 + 0.1 * MARGIN))
+
+
+def _rayleigh(gram: Tensor) -> Tensor:
+    """(n,): lower bounds of the largest eigenvalues, by a few steps of the power iteration."""
+    v = gram @ gram.sum(2, keepdim=True)
+    for _ in range(8):
+        v = gram @ (v / torch.linalg.vector_norm(v, dim=1, keepdim=True).clamp_min(1e-300))
+    return torch.linalg.vector_norm(v, dim=(1, 2))
 
 
 def _dilated(weight: Tensor, dilation: tuple[int, int]) -> Tensor:
@@ -172,7 +196,13 @@ def _schur(operation: Conv | Positive, ones: Tensor, outputs: tuple[int, ...]) -
     return math.sqrt(rows * columns) * (1 + MARGIN)
 
 
-def operation_norm(operation: Linear | Conv | CircularConv | Scale | Positive, like: Tensor) -> float:
+def row_sum_norm(operation: Affine, like: Tensor) -> float:
+    r"""The l_inf Lipschitz constant of an affine operation: max over outputs of the sum of |W|, times the margin."""
+    spread = operation.spread(torch.ones_like(like))
+    return float(spread.max()) * (1 + MARGIN) if spread.numel() else 0.0
+
+
+def operation_norm(operation: Linear | Conv | CircularConv | Transposed | Scale | Positive, like: Tensor) -> float:
     """At least the l2 Lipschitz constant of an affine operation on inputs shaped as `like` (1, ...).
 
     A `Positive` map (reshape, pad, slice: 1; a mean of M numbers: M^-1/2; pooling of k x k without overlap:
@@ -184,6 +214,8 @@ def operation_norm(operation: Linear | Conv | CircularConv | Scale | Positive, l
         return conv_norm(operation)
     if isinstance(operation, CircularConv):
         return circular_norm(operation)
+    if isinstance(operation, Transposed):  # a matrix and its transpose have one norm
+        return conv_norm(operation.conv)
     if isinstance(operation, Scale):
         return float(operation.scale.abs().max()) * (1 + MARGIN)
     outputs = tuple(operation.apply(torch.zeros_like(like)).shape[1:])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
 
@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from danskin.lipschitz.curves import Curve
 from danskin.lipschitz.splines import spline
 
 Pair = tuple[int, int]
@@ -138,6 +139,35 @@ class Conv:
 
 
 @dataclass(frozen=True, eq=False)
+class Transposed:
+    """A transposed convolution: the transpose of a convolution's matrix, plus a bias.
+
+    Args:
+        conv: the convolution, on images of the shape of the results.
+        bias: (channels of the results,).
+    """
+
+    conv: Conv
+    bias: Tensor
+
+    def apply(self, x: Tensor) -> Tensor:
+        """W^T x + b."""
+        return self.conv.pullback(x) + self.bias[:, None, None]
+
+    def spread(self, r: Tensor) -> Tensor:
+        """|W|^T r."""
+        return replace(self.conv, weight=self.conv.weight.abs()).pullback(r)
+
+    def pullback(self, a: Tensor) -> Tensor:
+        """W a."""
+        return self.conv._run(a, self.conv.weight, None)
+
+    def offset(self, a: Tensor) -> Tensor:
+        """<a, b>."""
+        return a.sum((2, 3)) @ self.bias
+
+
+@dataclass(frozen=True, eq=False)
 class Scale:
     """scale x + shift, coordinate by coordinate.
 
@@ -205,9 +235,11 @@ class Sum:
 
     Args:
         factors: one per input.
+        apart: whether no coordinate is touched by more than one input: what joins the parts of a concatenation.
     """
 
     factors: tuple[float, ...]
+    apart: bool = False
 
 
 @dataclass(frozen=True)
@@ -396,7 +428,9 @@ class CircularConv:
         return self.conv.offset(a)
 
 
-AFFINE = (Linear, Conv, Scale, Positive, CircularConv)
-ACTIVATIONS = (Relu, Sigmoid, Tanh, MaxPool, Abs, Sort, Spline)
-Activation = Relu | Sigmoid | Tanh | MaxPool | Abs | Sort | Spline
-Operation = Input | Linear | Conv | Scale | Positive | CircularConv | Sum | Activation
+AFFINE = (Linear, Conv, Transposed, Scale, Positive, CircularConv)
+ACTIVATIONS = (Relu, Sigmoid, Tanh, MaxPool, Abs, Sort, Spline, Curve)
+ELEMENTWISE = (Relu, Sigmoid, Tanh, Abs, Spline, Curve)
+Elementwise = Relu | Sigmoid | Tanh | Abs | Spline | Curve
+Activation = Relu | Sigmoid | Tanh | MaxPool | Abs | Sort | Spline | Curve
+Operation = Input | Linear | Conv | Transposed | Scale | Positive | CircularConv | Sum | Activation

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -11,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from danskin.errors import InputError
-from danskin.lipschitz.bound import LipschitzBound
+from danskin.lipschitz.bound import LipschitzBound, Norm
 from danskin.lipschitz.network import Network, Node
-from danskin.lipschitz.norms import operation_norm
+from danskin.lipschitz.norms import operation_norm, row_sum_norm
 from danskin.lipschitz.operations import (
     ACTIVATIONS,
     CircularConv,
@@ -21,6 +22,7 @@ from danskin.lipschitz.operations import (
     Conv,
     Input,
     Linear,
+    MaxPool,
     Operation,
     Scale,
     Sum,
@@ -28,20 +30,23 @@ from danskin.lipschitz.operations import (
 from danskin.lipschitz.reading import read
 
 
-def product_bound(model: Callable[[Tensor], Tensor], input_shape: Sequence[int]) -> LipschitzBound:
-    r"""An l2 Lipschitz constant of a feed-forward network, certified: never below the true one.
+def product_bound(model: Callable[[Tensor], Tensor], input_shape: Sequence[int], *, norm: Norm = 2) -> LipschitzBound:
+    r"""A Lipschitz constant of a feed-forward network, certified: never below the true one.
 
-    L(input) = 1, L(W h + b) = \|W\|_2 L(h), L(sigma(h)) = Lip(sigma) L(h), L(h + g) = L(h) + L(g). A
-    normalisation (BatchNorm in eval mode, `danskin.models.Normalize`) next to a linear layer or convolution is
-    multiplied into it first. Norms are exact or bounded as in `danskin.lipschitz.norms`, with a margin of 1e-9
-    for rounding; the bound is for exact arithmetic with the model's weights.
+    L(input) = 1, L(W h + b) = \|W\| L(h), L(sigma(h)) = Lip(sigma) L(h), L(h + g) = L(h) + L(g). Lip(sigma) is the
+    largest slope, which for GELU, SiLU, Mish and Hardswish is above 1; a concatenation is the root of the sum of
+    squares of its parts, or their largest in l_inf. A normalisation (BatchNorm in eval mode,
+    `danskin.models.Normalize`) next to a linear layer or convolution is multiplied into it first. Norms are exact or
+    bounded as in `danskin.lipschitz.norms`, with a margin of 1e-9 for rounding; the bound is for exact arithmetic with
+    the model's weights.
 
     Args:
         model: inputs (batch, *input_shape) to outputs; read in eval mode and left as found.
         input_shape: of one example.
+        norm: 2 or "inf", of inputs and outputs alike; "inf" takes the largest absolute row sum, exact for each layer.
 
     Raises:
-        ModelError: an operation has no rule; it is named.
+        ModelError: an operation has no rule (dot-product attention has no constant at all); it is named.
 
     Reference: Szegedy et al., ICLR 2014, section 4.3. Lecture: E6.
 
@@ -50,9 +55,30 @@ def product_bound(model: Callable[[Tensor], Tensor], input_shape: Sequence[int])
     >>> print(product_bound(net, (2,)))
     L <= 4 (product)
     """
-    network = folded(read(model, example_input(model, input_shape)))
-    constants, layers = node_constants(network)
-    return LipschitzBound(constants[-1], "upper", "product", layers)
+    start = time.perf_counter()
+    return product_of(read(model, example_input(model, input_shape)), check_norm(norm), start)
+
+
+def product_of(network: Network, norm: Norm = 2, start: float | None = None) -> LipschitzBound:
+    """The product bound of a network that is read already; `start` is when the clock began."""
+    start = time.perf_counter() if start is None else start
+    constants, layers = node_constants(folded(network), norm)
+    return LipschitzBound(
+        constants[-1], "upper", "product", norm, norm, seconds=time.perf_counter() - start, layers=layers
+    )
+
+
+def check_norm(norm: object) -> Norm:
+    """2 or "inf", also from 2.0, "2" or math.inf.
+
+    Raises:
+        InputError: another norm.
+    """
+    if norm in (2, "2"):
+        return 2
+    if norm in ("inf", math.inf):
+        return "inf"
+    raise InputError(f'norm: expected 2 or "inf", got {norm!r}; pick one')
 
 
 def example_input(model: object, input_shape: Sequence[int]) -> Tensor:
@@ -67,7 +93,7 @@ def example_input(model: object, input_shape: Sequence[int]) -> Tensor:
     return torch.zeros((1, *input_shape), dtype=like.dtype, device=like.device)
 
 
-def node_constants(network: Network) -> tuple[list[float], tuple[tuple[str, float], ...]]:
+def node_constants(network: Network, norm: Norm = 2) -> tuple[list[float], tuple[tuple[str, float], ...]]:
     """The Lipschitz constant from the input to each node, and the factors of layers that are not 1."""
     constants: list[float] = []
     factors: list[tuple[str, float]] = []
@@ -76,25 +102,35 @@ def node_constants(network: Network) -> tuple[list[float], tuple[tuple[str, floa
         if isinstance(operation, Input):
             constants.append(1.0)
         elif isinstance(operation, Sum):
-            constants.append(math.fsum(abs(f) * c for f, c in zip(operation.factors, before, strict=True)))
+            constants.append(joined(operation, before, norm))
         else:
-            factor = _factor(operation, network.nodes[node.inputs[0]])
+            factor = _factor(operation, network.nodes[node.inputs[0]], norm)
             factors += [(node.name, factor)] if abs(factor - 1) > 1e-8 else []
             constants.append(factor * before[0])
     return constants, tuple(factors)
 
 
-def _factor(operation: Operation, before: Node) -> float:
+def joined(operation: Sum, constants: Sequence[float], norm: Norm) -> float:
+    """The constant of a sum of branches with these constants."""
+    parts = [abs(f) * c for f, c in zip(operation.factors, constants, strict=True)]
+    if not operation.apart:
+        return math.fsum(parts)
+    return max(parts) if norm == "inf" else math.hypot(*parts) * (1 + 1e-15)
+
+
+def _factor(operation: Operation, before: Node, norm: Norm) -> float:
+    if isinstance(operation, MaxPool) and norm == "inf":
+        return 1.0
     if isinstance(operation, ACTIVATIONS):
         return operation.slope
     zeros = torch.zeros((1, *before.shape), dtype=torch.float64, device=_device(operation))
-    return operation_norm(operation, zeros)  # type: ignore[arg-type]
+    return operation_norm(operation, zeros) if norm == 2 else row_sum_norm(operation, zeros)  # type: ignore[arg-type]
 
 
 def _device(operation: Operation) -> torch.device:
     if isinstance(operation, CircularConv):
         operation = operation.conv
-    tensor = getattr(operation, "weight", getattr(operation, "scale", None))
+    tensor = getattr(operation, "weight", getattr(operation, "scale", getattr(operation, "bias", None)))
     return tensor.device if isinstance(tensor, Tensor) else torch.device("cpu")
 
 

@@ -135,7 +135,7 @@ def _concatenated(op: Any, parts: Sequence[Any], dim: int = 0) -> Made:
         if len(part) > 1 and not bool((part == part[:1]).all()):
             raise Unknown("the constant differs between the examples of a batch")
         shift = shift.to(part.device) + torch.constant_pad_nd(part[0].detach().double(), pad, 0.0)
-    made = refs[0] if len(refs) == 1 else (Sum((1.0,) * len(refs)), tuple(refs))
+    made = refs[0] if len(refs) == 1 else (Sum((1.0,) * len(refs), apart=True), tuple(refs))
     return (Scale(torch.ones_like(shift), shift), (made,)) if len(refs) < len(parts) else made
 
 
@@ -153,7 +153,7 @@ def _stacked(op: Any, parts: Sequence[Any], dim: int = 0) -> Made:
             return torch.constant_pad_nd(t.unsqueeze(at), pad, 0.0)
 
         refs.append((Positive(wider, part.shape), (part,)))
-    return Sum((1.0,) * count), tuple(refs)
+    return Sum((1.0,) * count, apart=True), tuple(refs)
 
 
 def _item(op: Any, parts: Any, index: int) -> Made:

@@ -90,6 +90,7 @@ def plan_of(row: str, scale: str = "smoke", seeds: int | None = None) -> Samplin
             for method, settings in told["methods"].items()
         }
         for case, told in read.node["cases"].items()
+        if str(case) in read.part.get("cases", [str(case)])
     }
     names = read.names(method for found in cases.values() for method in found)
     return Sampling(row, read.title, scale, read.says, read.status, read.seeds, cases, names)

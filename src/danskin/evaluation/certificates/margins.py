@@ -7,11 +7,18 @@ import math
 import torch
 from torch import Tensor
 
+from danskin.errors import ModelError
 from danskin.evaluation.certificates.backward import STYLES, Bounds
 from danskin.evaluation.certificates.region import Region
 from danskin.evaluation.certificates.slopes import improved
+from danskin.lipschitz.chain import chain_of
+from danskin.lipschitz.covariance import fast, last_covariance, slopes_everywhere
+from danskin.lipschitz.lipsdp import best_ts
 from danskin.lipschitz.network import Network
 from danskin.lipschitz.product import folded, node_constants
+
+_ENTRIES = 1 << 20  # of a matrix, and
+_HIDDEN = 512  # neurons, up to which covariances are computed: seconds at most, once for a network
 
 
 def differences(y: Tensor, outputs: tuple[int, ...]) -> Tensor:
@@ -29,7 +36,11 @@ def differences(y: Tensor, outputs: tuple[int, ...]) -> Tensor:
 
 
 class Lipschitz:
-    """The product bound of one network: margins at any number of points cost a pass each.
+    r"""Lipschitz bounds of one network: margins at any number of points cost a pass each.
+
+    The product bound for every network; for a chain of matrices and elementwise activations, where it is small, also
+    the covariances C of LipSDP (`danskin.lipschitz.covariance`), which say of each row a by itself
+    \|<a, dh>\| <= \|dx\|_2 sqrt(a^T C a).
 
     Args:
         network: which; its constants are computed once.
@@ -40,17 +51,33 @@ class Lipschitz:
         constants, _ = node_constants(slim)
         # folding keeps activations, sums and the input, so the tail starts at the same operation
         self.network, self.before = network, constants[slim.affine_tail()]
+        self.covariances = _covariances(network)
 
     def margins(self, region: Region, rows: Tensor, logits: Tensor) -> Tensor:
-        r"""(n,): min_j  m_j(x) - L \|a_j\|_2 r.
+        r"""(n,): min_j  m_j(x) - L_j r.
 
-        The margin is m_j = <a_j, h> + const with the last activations h, whose Lipschitz constant is L. Better than
-        sqrt(2) L for all pairs (Tsuzuku et al., NeurIPS 2018), as each pair has its own row a_j.
+        The margin is m_j = <a_j, h> + const with the last activations h. Better than sqrt(2) L for all pairs (Tsuzuku
+        et al., NeurIPS 2018), as each pair has its own row a_j.
         """
         clean = (rows * logits[:, None]).flatten(2).sum(2)
-        pulled = self.network.pull_tail(rows.flatten(0, 1))
-        steep = torch.linalg.vector_norm(pulled.flatten(1), dim=1).view(clean.shape) * (1 + 1e-9)
-        return (clean - self.before * steep * region.l2_radius[:, None]).amin(1)
+        pulled = self.network.pull_tail(rows.flatten(0, 1)).flatten(1)
+        steep = self.before * torch.linalg.vector_norm(pulled, dim=1) * (1 + 1e-9)
+        for c in self.covariances:
+            steep = torch.minimum(steep, ((pulled @ c) * pulled).sum(1).clamp_min(0).sqrt() * (1 + 1e-9))
+        return (clean - steep.view(clean.shape) * region.l2_radius[:, None]).amin(1)
+
+
+def _covariances(network: Network) -> list[Tensor]:
+    """Of the last activations, for input differences of length 1; none where the network is no small chain."""
+    try:
+        chain = chain_of(network, entries=_ENTRIES)
+    except ModelError:
+        return []
+    slopes = slopes_everywhere(chain)
+    if not slopes or chain.hidden > _HIDDEN:
+        return []
+    ts = [fast(chain.weights, slopes), best_ts(chain.weights, slopes, math.inf)]
+    return [c for t in ts if t is not None and (c := last_covariance(chain.weights, slopes, t)) is not None]
 
 
 def of_intervals(bounds: Bounds, rows: Tensor) -> Tensor:

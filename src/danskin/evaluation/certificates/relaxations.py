@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from danskin.evaluation.certificates.windows import Window
+from danskin.lipschitz.curves import Curve
 from danskin.lipschitz.operations import Abs, Activation, MaxPool, Relu, Sigmoid, Sort, Spline, Tanh, total
 
 Style = Literal["parallel", "adaptive"]
@@ -144,6 +145,8 @@ def relax(activation: Activation, low: Tensor, high: Tensor, style: Style) -> Re
         return Constants(activation.apply(low), activation.apply(high))
     if isinstance(activation, Spline):
         return Constants(*activation.range(low, high))
+    if isinstance(activation, Curve):
+        return _sloped(activation, low, high)
     return _s_shaped(activation, low, high)
 
 
@@ -199,6 +202,18 @@ def _s_shaped(activation: Sigmoid | Tanh, low: Tensor, high: Tensor) -> Lines:
     ends = bottom - upper * low, top - upper * high
     above = torch.where(concave, at_middle, torch.where(convex, torch.maximum(*ends), ends[1]))
     return Lines(lower, upper, below, above)
+
+
+def _sloped(curve: Curve, low: Tensor, high: Tensor) -> Lines:
+    r"""Two parallel lines from the range [a, b] of the slope over the interval.
+
+    With s = (a + b) / 2 and the middle m: \|f(z) - f(m) - s (z - m)\| <= (b - a) / 2 \|z - m\|.
+    """
+    least, most = curve.slopes(low, high)
+    slope, middle = 0.5 * (least + most), 0.5 * (low + high)
+    off, constant = 0.25 * (most - least) * (high - low), curve.apply(middle) - slope * middle
+    off = off + 1e-14 * (1 + constant.abs())  # of rounding
+    return Lines(slope, slope, constant - off, constant + off)
 
 
 def _max_pool(pool: MaxPool, low: Tensor, high: Tensor) -> Winners:

@@ -1,0 +1,1 @@
+"""LECTURE row E6: cases, claims, the figure's code."""
