@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from danskin.errors import DanskinWarning, InputError, MissingError
 from danskin.transport import Bracket, Empirical, wasserstein
-from danskin.transport.costs import cost_matrix
+from danskin.transport.costs import cost_matrix, quick_costs
 
 ot = pytest.importorskip("ot")
 stats = pytest.importorskip("scipy.stats")
@@ -330,3 +330,24 @@ def test_sinkhorn_of_a_sample_with_itself_has_zero_inside():
         warnings.simplefilter("ignore", DanskinWarning)
         found = wasserstein(x, x.clone(), method="sinkhorn")
     assert found.bracket.lower == 0 and found.bracket.upper < 1e-3
+
+
+@pytest.mark.parametrize("q", [1, 2, 3])
+def test_points_of_many_numbers_take_a_shorter_way_with_the_same_proof(q):
+    x, y, a = cloud(60, 100, 0, 1e3), cloud(50, 100, 1, 1e3 + 0.1), masses(60, 2)
+    quick, error = quick_costs(x, y, q, 2.0)
+    exact = cost_matrix(x, y, q, 2.0)
+    assert 0 < error < 1e-9 and float(((quick - exact) / exact).abs().max()) <= error
+    found = wasserstein(x, y, q, a=a)
+    assert found.bracket.closed
+    check_proof(found, x, y, a, None, q, 2)
+    wanted = ot.emd2(a, [], exact)
+    assert found.bracket.lower**q <= float(wanted) * (1 + 1e-12)
+    assert float(found.cost) == pytest.approx(float(wanted), rel=1e-9)
+
+
+def test_points_of_many_numbers_that_coincide_are_no_distance_apart():
+    x = cloud(60, 100, 0, 1e3)
+    assert wasserstein(x, x[torch.randperm(60)], 2).bracket.upper == 0
+    close = torch.cat([x[:30], x[:30] + 1e-9])  # too many near ones: all from their differences
+    assert quick_costs(close, close, 1, 2.0)[0].diagonal().max() == 0

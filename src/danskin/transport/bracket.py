@@ -98,6 +98,17 @@ def c_transform(cost: Array, f: Array) -> Array:
     return found
 
 
+def row_transform(cost: Array, g: Array) -> Array:
+    """The largest f with f_i + g_j <= c_ij, (n,): along the rows as they lie in memory.
+
+    Args:
+        cost: (n, m).
+        g: (m,).
+    """
+    found: Array = (cost - g).min(1)
+    return found
+
+
 def feasible_pair(cost: Array, f: Array, a: Array, b: Array) -> tuple[Array, Array]:
     """Feasible potentials from any f: two c-transforms, which never lower <a, f> + <b, g>.
 
@@ -112,8 +123,8 @@ def feasible_pair(cost: Array, f: Array, a: Array, b: Array) -> tuple[Array, Arr
     rows, columns = a > 0, b > 0
     if rows.all() and columns.all():
         g = c_transform(cost, f)
-        return c_transform(cost.T, g), g
+        return row_transform(cost, g), g
     inner = cost[np.ix_(rows, columns)]
     some = c_transform(inner, f[rows])
-    f = c_transform(cost[:, columns].T, some)
+    f = row_transform(cost[:, columns], some)
     return f, c_transform(cost, f)

@@ -26,6 +26,40 @@ def cost_matrix(x: Tensor, y: Tensor, q: float, p: float) -> Tensor:
     return _power(torch.cdist(x, y, p=p, compute_mode="donot_use_mm_for_euclid_dist"), q)
 
 
+_WIDE = 16  # numbers a point from which a product of matrices is quicker
+_NEAR = 1e-2  # squared distances below this share of the largest norm are taken from the differences
+_UNIT = 2.0**-53
+
+
+def quick_costs(x: Tensor, y: Tensor, q: float, p: float) -> tuple[Tensor, float]:
+    """`cost_matrix` of one pair of samples, and a bound of its relative error (0 where none is known of).
+
+    Points of many numbers go through |x|^2 + |y|^2 - 2<x, y>, centred. What is near by that comes from the differences,
+    so that the error of the rest, at most 8 (d + 8) u of the largest norm, is a small share of it.
+
+    Args:
+        x: (n, d), float64.
+        y: (m, d), float64.
+        q: at least 1.
+        p: 1, 2 or inf.
+    """
+    d = x.shape[1]
+    if p != 2 or d < _WIDE:
+        return cost_matrix(x, y, q, p), 0.0
+    middle = x.mean(0)
+    u, v = x - middle, y - middle
+    left, right = u.square().sum(1), v.square().sum(1)
+    squares = torch.addmm(left[:, None] + right, u, v.T, alpha=-2)
+    near = squares < _NEAR * (left.max() + right.max())
+    if int(near.sum()) * 20 > near.numel():
+        return cost_matrix(x, y, q, p), 0.0
+    rows, columns = near.nonzero(as_tuple=True)
+    squares[rows, columns] = (x[rows] - y[columns]).square().sum(1)
+    error = 8 * (d + 8) * _UNIT / _NEAR
+    found = squares if q == 2 else _power(squares.sqrt_(), q)
+    return found, error * max(1.0, q / 2)
+
+
 def paired_costs(x: Tensor, y: Tensor, q: float, p: float) -> Tensor:
     """||x_i - y_i||_p^q of rows, (n,); its gradient is 0 where a pair coincides.
 

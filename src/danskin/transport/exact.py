@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from danskin.errors import DanskinWarning, InputError, MissingError
-from danskin.transport.bracket import Array, c_transform, feasible_pair
+from danskin.transport.bracket import Array, c_transform, feasible_pair, row_transform
 
 Places = NDArray[np.intp]
 _MOST = 10**9  # pivots: as many as it takes
@@ -94,4 +94,4 @@ def assignment(cost: Array) -> Solved:
             break
         u = nearer
     g = c_transform(cost, u)
-    return Solved(rows, columns, np.full(n, 1 / n), c_transform(cost.T, g), g)
+    return Solved(rows, columns, np.full(n, 1 / n), row_transform(cost, g), g)

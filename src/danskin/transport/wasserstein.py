@@ -12,7 +12,7 @@ from torch import Tensor
 
 from danskin.errors import InputError, MissingError, suggest
 from danskin.transport.bracket import Bracket, bracket_of, rounding
-from danskin.transport.costs import cost_matrix, paired_costs, root
+from danskin.transport.costs import paired_costs, quick_costs, root
 from danskin.transport.exact import Solved, assignment, network_simplex
 from danskin.transport.line import monotone_plan, staircase_potentials
 from danskin.transport.measures import Empirical, check_order, pair_of
@@ -127,19 +127,26 @@ def _solved(
         f, g, variation = staircase_potentials(u, v, masses, others, q)
         sums = 1 if mu.weights is None and nu.weights is None else len(mu) + len(nu)
         return Solved(*plan, f, g), "closed form on the line", rounding(sums, variation)
-    cost = cost_matrix(x, y, q, p).numpy()
+    matrix, error = quick_costs(x, y, q, p)
+    cost = matrix.numpy()
     _check_cost(cost)
     uniform = mu.weights is None and nu.weights is None
     if method == "assignment":
         if not uniform:
             raise InputError('method="assignment": expected no weights, got some; use method="exact"')
-        return assignment(cost), "assignment", 0.0
+        return _shrunk(assignment(cost), error), "assignment", 0.0
     try:
-        return network_simplex(cost, a.detach().numpy(), b.detach().numpy()), "network simplex", 0.0
+        solved = network_simplex(cost, a.detach().numpy(), b.detach().numpy())
+        return _shrunk(solved, error), "network simplex", 0.0
     except MissingError:
         if not uniform or len(mu) != len(nu):
             raise
-        return assignment(cost), "assignment", 0.0
+        return _shrunk(assignment(cost), error), "assignment", 0.0
+
+
+def _shrunk(solved: Solved, error: float) -> Solved:
+    """Potentials that are feasible for the true costs, which are at least the given ones over 1 + error."""
+    return solved._replace(f=solved.f / (1 + error), g=solved.g / (1 + error)) if error else solved
 
 
 def _check_cost(cost: Any) -> None:
