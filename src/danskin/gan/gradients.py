@@ -74,8 +74,7 @@ def row_norms(gradient: Tensor, q: float = 2.0) -> Tensor:
     r"""The norm of each row over all its other dimensions, (n,), with gradient 0 where the row is 0.
 
     The root in :math:`(\sum |g|^q)^{1/q}` has an infinite slope at 0, which double backward turns into NaN for every
-    weight (pytorch issue 2534); here a row of zeros is taken out before the root and put back as 0 behind it. A row
-    is scaled by its largest entry first, so that small and large gradients neither vanish nor overflow.
+    weight (pytorch issue 2534); here a row of zeros is taken out before the root and put back as 0 behind it.
 
     Args:
         gradient: (n, ...).
@@ -91,11 +90,13 @@ def row_norms(gradient: Tensor, q: float = 2.0) -> Tensor:
         return flat.abs().sum(1)
     if q == math.inf:
         return flat.abs().amax(1)
+    if q == 2:
+        return torch.linalg.vector_norm(flat, dim=1)  # torch takes the gradient 0 at 0
     size = flat.detach().abs().amax(1)
     zero = size == 0
     size = torch.where(zero, 1.0, size)
     scaled = flat / size[:, None]
-    total = scaled.square().sum(1) if q == 2 else scaled.abs().pow(q).sum(1)
+    total = scaled.abs().pow(q).sum(1)
     root = torch.where(zero, 1.0, total).pow(1 / q)
     return torch.where(zero, 0.0, root * size)
 

@@ -156,13 +156,13 @@ class GANRun:
 
     def _alternating(self, data: Data, told: dict[str, Tensor]) -> None:
         self._refreshed()
-        for _ in range(self.settings.critic_steps):
-            self._critic_step(data, told)
+        for k in range(self.settings.critic_steps, 0, -1):
+            self._critic_step(data, told if k == 1 else None)
         real = self._real(data) if self.settings.objective.pairs else None
         self._descend(0, self._generator_loss(self.generator(self._latents()), real, told))
         self.optimizers[0].step()
 
-    def _critic_step(self, data: Data, told: dict[str, Tensor]) -> None:
+    def _critic_step(self, data: Data, told: dict[str, Tensor] | None) -> None:
         with torch.no_grad():
             fake = self.generator(self._latents())
         self._descend(1, self._critic_loss(self._real(data), fake, told))
@@ -172,7 +172,7 @@ class GANRun:
     def _simultaneous(self, data: Data, told: dict[str, Tensor]) -> None:
         self._refreshed()
         for _ in range(self.settings.critic_steps - 1):
-            self._critic_step(data, told)
+            self._critic_step(data, None)
         if isinstance(self.settings.generator_optimizer, ExtraAdam):
             self._both(data, told)
             for optimizer in self.optimizers:
@@ -210,15 +210,17 @@ class GANRun:
         self.settings.constraint.project_(self.critic)
         self.critic_step += 1
 
-    def _critic_loss(self, real: Tensor, fake: Tensor, told: dict[str, Tensor]) -> Tensor:
+    def _critic_loss(self, real: Tensor, fake: Tensor, told: dict[str, Tensor] | None) -> Tensor:
+        """Loss and penalty, for one backward pass; what is reported goes into `told`."""
         of_real, of_fake = both_scores(self.critic, real, fake)
         loss = self.settings.objective.critic_loss(of_real, of_fake)
         penalty = self.settings.constraint.penalty(self.critic, real, fake, self.critic_step, self.own_random)
-        with torch.no_grad():
-            told["critic_loss"], told["gap"] = loss.detach(), of_real.mean() - of_fake.mean()
-            told["spread"] = _spread(fake) / _spread(real)
-            if penalty is not None:
-                told |= _slopes(penalty)
+        if told is not None:
+            with torch.no_grad():
+                told["critic_loss"], told["gap"] = loss.detach(), of_real.mean() - of_fake.mean()
+                told["spread"] = _spread(fake) / _spread(real)
+                if penalty is not None:
+                    told |= _slopes(penalty)
         return loss if penalty is None else loss + penalty.value
 
     def _generator_loss(self, fake: Tensor, real: Tensor | None, told: dict[str, Tensor]) -> Tensor:

@@ -17,6 +17,11 @@ _HEAD, _CELL, _SIDE = 136, 108, 94  # widths in px: row heads, a column, an imag
 
 def png(image: Array) -> str:
     """A (C, H, W) image in [0, 1] with one or three channels as a PNG data URI."""
+    return "data:image/png;base64," + base64.b64encode(png_bytes(image)).decode()
+
+
+def png_bytes(image: Array) -> bytes:
+    """The same as the content of a PNG file."""
     pixels = np.rint(np.clip(np.nan_to_num(image), 0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)
     height, width, channels = pixels.shape
     rows = b"".join(b"\0" + row.tobytes() for row in pixels)
@@ -24,7 +29,7 @@ def png(image: Array) -> str:
     out = b"\x89PNG\r\n\x1a\n"
     for kind, data in ((b"IHDR", header), (b"IDAT", zlib.compress(rows, 9)), (b"IEND", b"")):
         out += struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-    return "data:image/png;base64," + base64.b64encode(out).decode()
+    return out
 
 
 class Sheet:

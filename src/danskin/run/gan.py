@@ -1,8 +1,8 @@
 """`danskin gan`: from a config to a finished run folder, resumable at any moment. Lecture: rows F1 to F7.
 
 The folder holds config.yaml, status.json, metrics.jsonl (events "step", "judged" and "flag"), samples/STEP.npz (always
-of the same latents), checkpoints/last.pt, generator.safetensors and critic.safetensors (of the end), result.json and
-report.html.
+of the same latents; images as STEP.png, too), checkpoints/last.pt, generator.safetensors and critic.safetensors (of the
+end), result.json and report.html.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from danskin.gan.networks import CRITICS, GENERATORS, Network
 from danskin.gan.trainer import GANTrainer
 from danskin.gan.watch import MEANINGS, Watch
 from danskin.models import describe
+from danskin.report.gan_figures import grid
+from danskin.report.pictures import png_bytes
 from danskin.run import checkpoint
 from danskin.run.gan_judging import Judge, JudgingConfig
 from danskin.run.interrupts import stop_between_steps
@@ -257,8 +259,11 @@ class _Work:
         self._write_samples(f"{self.run.t:06d}", seen)
 
     def _write_samples(self, name: str, samples: Tensor) -> None:
-        path = self.record.folder / "samples" / f"{name}.npz"
-        write_atomically(path, lambda stream: stream.write(npz_bytes({"samples": samples.cpu().numpy()})))
+        array, folder = samples.float().cpu().numpy(), self.record.folder / "samples"
+        write_atomically(folder / f"{name}.npz", lambda stream: stream.write(npz_bytes({"samples": array})))
+        if array.ndim == 4 and array.shape[1] in (1, 3):  # to look at while it trains
+            sheet = png_bytes(grid(array))
+            write_atomically(folder / f"{name}.png", lambda stream: stream.write(sheet))
 
     def finish(self) -> dict[str, Any]:
         """The result, on the main process."""
