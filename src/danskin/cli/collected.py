@@ -29,9 +29,11 @@ def tables() -> dict[str, dict[str, Any]]:
     from danskin.optim.games import GAME_OPTIMIZERS
     from danskin.run.recipe import GAN_RECIPES, RECIPES
     from danskin.run.schema import CHOICES
+    from danskin.transport import DISTANCES
 
     own: dict[str, dict[str, Any]] = {
         "data": dict(DATASETS),
+        "distances": dict(DISTANCES),
         "games": dict(GAMES) | MIXED_GAMES,
         "gan_recipes": dict(GAN_RECIPES),
         "layers": dict(LAYERS),
