@@ -5,8 +5,9 @@ import torch
 
 from danskin.errors import InputError
 from danskin.evaluation.certify import certify
-from danskin.lipschitz import product_bound
+from danskin.lipschitz import product_bound, read
 from danskin.lipschitz.layers import LinearSpline, OrthogonalLinear
+from danskin.lipschitz.operations import Spline
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
@@ -116,3 +117,22 @@ def test_wrong_arguments_are_named(arguments, said):
         LinearSpline(2, **arguments)
     with pytest.raises(InputError, match="2 channels"):
         LinearSpline(2)(torch.zeros(1, 3))
+
+
+def test_the_range_of_a_spline_over_an_interval_is_that_of_many_points():
+    torch.manual_seed(1)
+    spline = LinearSpline(3, knots=9, reach=1.0, init="abs").double()
+    with torch.no_grad():
+        spline.values.add_(torch.randn_like(spline.values))
+        spline.log_alpha.copy_(torch.tensor([-0.5, 0.0, 0.7]))
+    operation = next(
+        n.operation for n in read(spline, torch.zeros(1, 3).double()).nodes if isinstance(n.operation, Spline)
+    )
+    low = torch.randn(50, 3, dtype=torch.float64)
+    high = low + 2 * torch.rand(50, 3, dtype=torch.float64)
+    least, most = operation.range(low, high)
+    share = torch.linspace(0, 1, 4001, dtype=torch.float64)[:, None, None]
+    with torch.no_grad():
+        seen = torch.stack([spline(row) for row in low + share * (high - low)])
+    assert (least <= seen.amin(0) + 1e-12).all() and (most >= seen.amax(0) - 1e-12).all()
+    assert torch.allclose(least, seen.amin(0), atol=2e-3) and torch.allclose(most, seen.amax(0), atol=2e-3)
