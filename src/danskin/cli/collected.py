@@ -20,6 +20,7 @@ Row = dict[str, str]
 
 def tables() -> dict[str, dict[str, Any]]:
     """Kind -> name -> the thing itself."""
+    from danskin.critics import CRITICS
     from danskin.data import DATASETS
     from danskin.games import GAMES, MEASURE_SOLVERS, MIXED_GAMES
     from danskin.lipschitz.layers import LAYERS
@@ -33,7 +34,7 @@ def tables() -> dict[str, dict[str, Any]]:
 
     own: dict[str, dict[str, Any]] = {
         "data": dict(DATASETS),
-        "distances": dict(DISTANCES),
+        "distances": dict(sorted((DISTANCES | CRITICS).items())),
         "games": dict(GAMES) | MIXED_GAMES,
         "gan_recipes": dict(GAN_RECIPES),
         "layers": dict(LAYERS),

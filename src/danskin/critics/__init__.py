@@ -1,6 +1,7 @@
 """The adversary is a function: integral probability metrics, and critics that certify distances. LECTURE E4, E5."""
 
 from danskin.critics.certified import DualBound, certified
+from danskin.critics.distances import CRITICS
 from danskin.critics.dual import FittedDual, NeuralDual
 from danskin.critics.fitting import AdamAscent, gradient_penalty
 from danskin.critics.ipm import IPM
@@ -14,6 +15,7 @@ from danskin.critics.samples import Samples, samples
 from danskin.critics.total_variation import TotalVariation
 
 __all__ = [
+    "CRITICS",
     "IMQ",
     "IPM",
     "MMD",

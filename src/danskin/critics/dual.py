@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from danskin.critics.lipschitz_class import check_norm, ground
 from danskin.critics.samples import samples
 from danskin.errors import InputError
 from danskin.lipschitz import product_bound
+from danskin.minmax import Template
 from danskin.transport import Bracket, wasserstein
 
 
@@ -57,6 +58,9 @@ class NeuralDual:
 
     Lecture: E4, E5.
     """
+
+    template: ClassVar[Template] = Template("-", "a network", "functions of a certified constant", "E_mu d - E_nu d")
+    moves: ClassVar[str] = "gradient ascent on the weights"
 
     critic: nn.Module
     ascent: AdamAscent = field(default_factory=AdamAscent)

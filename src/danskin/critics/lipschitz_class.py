@@ -13,6 +13,7 @@ from torch import Tensor
 from danskin.critics.ipm import Witness
 from danskin.critics.samples import Samples, samples
 from danskin.errors import InputError
+from danskin.minmax import Template
 
 _MOST = 400_000  # pairs: HiGHS then takes a minute or so
 
@@ -86,6 +87,7 @@ class _ByProgramme:
     p: float
     together: ClassVar[bool]  # L + s <= 1 in place of L <= 1, s <= most
     most: ClassVar[float]
+    moves: ClassVar[str] = "linear programme"
 
     def __post_init__(self) -> None:
         check_norm(self.p, type(self).__name__)
@@ -101,7 +103,8 @@ class _ByProgramme:
         apart = ground(s.x, s.y, self.p)
         paid = (best.plan * (apart - apart.detach())).sum() * best.slope
         moved = (s.a - s.a.detach()) @ best.f - (s.b - s.b.detach()) @ best.g
-        return s.a.detach() @ best.f - s.b.detach() @ best.g + paid + moved
+        earned = s.a.detach() @ best.f - s.b.detach() @ best.g
+        return earned.clamp_min(0) + paid + moved  # rounding may leave -1e-18 in place of 0
 
     def witness(self, x: Tensor, y: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> Witness:
         """The optimal critic on the whole space (`Potential`), in the class to the last bit of slope and ceiling."""
@@ -211,6 +214,7 @@ class Kantorovich(_ByProgramme):
 
     together: ClassVar[bool] = False
     most: ClassVar[float] = math.inf
+    template: ClassVar[Template] = Template("-", "a function", "1-Lipschitz functions", "E_mu f - E_nu f")
 
     p: float = 2
 
@@ -229,6 +233,7 @@ class FortetMourier(_ByProgramme):
 
     together: ClassVar[bool] = False
     most: ClassVar[float] = 1.0
+    template: ClassVar[Template] = Template("-", "a function", "1-Lipschitz functions, at most 1", "E_mu f - E_nu f")
 
     p: float = 2
 
@@ -247,5 +252,6 @@ class Dudley(_ByProgramme):
 
     together: ClassVar[bool] = True
     most: ClassVar[float] = 1.0
+    template: ClassVar[Template] = Template("-", "a function", "constant + largest value <= 1", "E_mu f - E_nu f")
 
     p: float = 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from danskin.critics.ipm import Witness
 from danskin.critics.kernels import RBF, Energy, Kernel
 from danskin.critics.samples import Samples, samples
 from danskin.errors import InputError
+from danskin.minmax import Template
 
 _ROWS = 1024  # of a kernel matrix at a time
 
@@ -36,6 +37,9 @@ class MMD:
     >>> round(float(MMD(RBF(1.0)).squared(x, y)), 6) == round(2 - 2 * math.exp(-0.5), 6)
     True
     """
+
+    template: ClassVar[Template] = Template("-", "a function", "unit ball of a kernel's space", "E_mu f - E_nu f")
+    moves: ClassVar[str] = "closed form"
 
     kernel: Kernel = field(default_factory=RBF)
 
@@ -112,6 +116,8 @@ class EnergyDistance(MMD):
 
     Reference: Szekely and Rizzo, J. Statistical Planning and Inference 2013. Lecture: E5.
     """
+
+    template: ClassVar[Template] = Template("-", "a function", "unit ball of the space of distances", "E_mu f - E_nu f")
 
     kernel: Kernel = field(default_factory=Energy, init=False)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from torch import Tensor
 from danskin.critics.ipm import Witness
 from danskin.critics.samples import Samples, samples
 from danskin.errors import InputError
-from danskin.minmax import Ascent, Box, Set, Spectral, Streams
+from danskin.minmax import Ascent, Box, Set, Spectral, Streams, Template
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu, "abs": torch.abs, "tanh": torch.tanh}
 
@@ -24,7 +24,8 @@ class NetworkDistance:
     X2 is in closed form: with D = E_mu sigma(X1 z + c) - E_nu sigma(X1 z + c) the best row is D / \|D\|_2, which earns
     \|D\|_2. X1 and c are found by projected ascent (`danskin.minmax.Ascent` on `Spectral`) from several starts; the
     problem is not concave, so `value` is what was found: a lower bound of the supremum, and of W1, as all sigma here
-    are 1-Lipschitz. A width starts from the best of half of it, so that doubling the width never lowers the value.
+    are 1-Lipschitz. A width starts from the best of half of it, a search with bias from one without, so that neither
+    doubling the width nor a bias lowers the value.
 
     Without bias and with relu or abs the class is 1-homogeneous, and blind: delta_1 and (delta_0 + delta_2) / 2 are 0
     apart. It is a pseudometric; with bias the distance of these two is 1/2.
@@ -45,11 +46,14 @@ class NetworkDistance:
     [0.0, 0.5]
     """
 
+    template: ClassVar[Template] = Template("-", "a network", "weights of spectral norm <= 1", "E_mu d - E_nu d")
+    moves: ClassVar[str] = "projected ascent on the first layer, the second in closed form"
+
     width: int = 16
     activation: Literal["relu", "abs", "tanh"] = "relu"
     bias: bool = True
-    steps: int = 150
-    restarts: int = 6
+    steps: int = 100
+    restarts: int = 4
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -96,27 +100,33 @@ class NetworkDistance:
     def _layer(self, s: Samples) -> Tensor:
         """(width, d + 1): the best first layer found."""
         s = Samples(s.x.detach(), s.y.detach(), s.a.detach(), s.b.detach())
-        radius, d = _radius(s), s.x.shape[1]
-        Y = _FirstLayer(radius if self.bias else 0.0)
-        search = Ascent(self.steps, 0.2, schedule="cosine", keep="value")
-        best = s.x.new_zeros(0, d + 1)
+        plain = best = s.x.new_zeros(0, s.x.shape[1] + 1)
         for width in _widths(self.width):
-            streams = Streams.of(self.seed, torch.arange(self.restarts, device=s.x.device)).child(width)
-            starts = self._starts(s, streams, width)
-            known = s.x.new_zeros(2, width, d + 1)
-            known[0, : len(best)] = best
-            known[1, 0, :-1] = torch.nn.functional.normalize(s.gap(s.x, s.y), dim=0)
-            known[1, 0, -1] = radius if self.bias else 0.0  # linear on the samples: what tells their means apart
-            found = search(lambda layer: self._apart(s, layer).square().sum(1), torch.cat([known, starts]), Y)
-            assert found.value is not None
-            best = Y.project(found.y[found.value.argmax()][None])[0]
-        return best / torch.cat([torch.linalg.matrix_norm(best[:, :-1], 2).clamp_min(1).expand(d), best.new_ones(1)])
+            plain = self._searched(s, width, 0.0, [plain])
+            best = self._searched(s, width, _radius(s), [plain, best]) if self.bias else plain
+        size = torch.linalg.matrix_norm(best[:, :-1], 2).clamp_min(1)  # rounding of the projection
+        return torch.cat([best[:, :-1] / size, best[:, -1:]], 1)
 
-    def _starts(self, s: Samples, streams: Streams, width: int) -> Tensor:
+    def _searched(self, s: Samples, width: int, radius: float, known: list[Tensor]) -> Tensor:
+        """The best layer of a width with |c| <= radius, at least as good as those known (which may be narrower)."""
+        d, Y = s.x.shape[1], _FirstLayer(radius)
+        streams = Streams.of(self.seed, torch.arange(self.restarts, device=s.x.device)).child(width)
+        given = s.x.new_zeros(1 + len(known), width, d + 1)
+        given[0, 0, :-1] = torch.nn.functional.normalize(s.gap(s.x, s.y), dim=0)
+        given[0, 0, -1] = radius  # linear on the samples: what tells their means apart
+        for start, layer in zip(given[1:], known, strict=True):
+            start[: len(layer)] = layer
+        starts = torch.cat([given, self._starts(s, streams, width, radius)])
+        search = Ascent(self.steps, 0.2, schedule="cosine", keep="value")
+        found = search(lambda layer: self._apart(s, layer).square().sum(1), starts, Y)
+        assert found.value is not None
+        return Y.project(found.y[found.value.argmax()][None])[0]
+
+    def _starts(self, s: Samples, streams: Streams, width: int, radius: float) -> Tensor:
         """(restarts, width, d + 1): random X1 of norm 1, and kinks that run through random points of the samples."""
         drawn = streams.normal(s.x.new_empty(len(streams.key), width, s.x.shape[1]))
         first = drawn / torch.linalg.matrix_norm(drawn, 2).clamp_min(1e-30)[:, None, None]
-        if not self.bias:
+        if not radius:
             return torch.cat([first, first.new_zeros(*first.shape[:2], 1)], 2)
         at = (streams.child(1).uniform(first[:, :, 0].contiguous()) * len(s.points)).long().clamp(max=len(s.points) - 1)
         shift = -(first * s.points[at]).sum(2, keepdim=True)

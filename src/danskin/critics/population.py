@@ -50,6 +50,7 @@ def population_bound(
     method: Literal["hoeffding", "bootstrap"] = "hoeffding",
     draws: int = 2000,
     seed: int = 0,
+    fitted: FittedDual | None = None,
 ) -> PopulationBound:
     r"""An honest lower bound of W1 between the distributions that x and y were drawn from, independently.
 
@@ -69,6 +70,7 @@ def population_bound(
         method: see above.
         draws: of the bootstrap.
         seed: of the split and of the bootstrap.
+        fitted: of an earlier call with the same samples and seed, which is not trained again then.
 
     Raises:
         InputError: too few points, or a setting out of range.
@@ -83,7 +85,7 @@ def population_bound(
         raise InputError(f"population_bound: expected at least 4 points of each, got {len(x)} and {len(y)}; draw more")
     g = torch.Generator().manual_seed(seed)
     (x_fit, x_judge), (y_fit, y_judge) = _halves(x, g), _halves(y, g)
-    fitted = dual.fit(x_fit, y_fit)
+    fitted = dual.fit(x_fit, y_fit) if fitted is None else fitted
     wide, constant = frozen(fitted.critic), fitted.bound.lipschitz.value
     if dual.p == math.inf:
         constant *= math.sqrt(x[0].numel())

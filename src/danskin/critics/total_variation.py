@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch import Tensor
 from danskin.critics.ipm import Witness
 from danskin.critics.samples import Samples, samples
 from danskin.errors import InputError
+from danskin.minmax import Template
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,9 @@ class TotalVariation:
     >>> float(TotalVariation().value(x, x[1:3]))
     0.25
     """
+
+    template: ClassVar[Template] = Template("-", "a function", "values in [0, 1]", "E_mu f - E_nu f")
+    moves: ClassVar[str] = "closed form"
 
     cell: float | None = None
 
