@@ -351,3 +351,38 @@ def test_points_of_many_numbers_that_coincide_are_no_distance_apart():
     assert wasserstein(x, x[torch.randperm(60)], 2).bracket.upper == 0
     close = torch.cat([x[:30], x[:30] + 1e-9])  # too many near ones: all from their differences
     assert quick_costs(close, close, 1, 2.0)[0].diagonal().max() == 0
+
+
+def test_every_pair_of_small_sizes_is_solved():
+    for n in range(1, 7):
+        for m in range(1, 7):
+            x, y = cloud(n, 2, n), cloud(m, 2, 10 + m)
+            for method in ("exact", "sinkhorn"):
+                found = wasserstein(x, y, 2, method=method, tolerance=1e-2)
+                assert found.plan.shape == (n, m) and float(found.plan.sum()) == pytest.approx(1, abs=1e-12)
+                assert found.bracket.gap <= 1e-2
+
+
+def test_plan_and_potentials_hold_no_graph_and_a_training_step_goes_through():
+    x, y = cloud(6, 2, 0).requires_grad_(), cloud(7, 2, 1)
+    for method in ("exact", "sinkhorn"):
+        found = wasserstein(x, y, method=method)
+        assert not any(part.requires_grad for part in (found.plan, *found.potentials))
+        assert found.distance.requires_grad and not wasserstein(x.detach(), y, method=method).distance.requires_grad
+        with torch.no_grad():
+            assert not wasserstein(x, y, method=method).distance.requires_grad
+    before = float(wasserstein(x.detach(), y).distance)
+    torch.optim.SGD([x], 0.5).zero_grad()
+    wasserstein(x, y).distance.backward()
+    with torch.no_grad():
+        assert float(wasserstein(x - 0.5 * x.grad, y).distance) < before
+
+
+def test_sizes_of_units_do_not_matter():
+    x, y = cloud(30, 2, 0), cloud(40, 2, 1)
+    for method in ("exact", "sinkhorn"):
+        one = wasserstein(x, y, 2, method=method).bracket
+        for unit in (1e-8, 1e8):
+            other = wasserstein(unit * x, unit * y, 2, method=method).bracket
+            assert other.upper / unit == pytest.approx(one.upper, rel=1e-6)
+            assert other.lower / unit == pytest.approx(one.lower, rel=1e-6)

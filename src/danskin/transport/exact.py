@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import NamedTuple
 
@@ -43,6 +44,9 @@ def network_simplex(cost: Array, a: Array, b: Array) -> Solved:
     rows, columns = a > 0, b > 0
     whole = bool(rows.all() and columns.all())
     inner = cost if whole else np.ascontiguousarray(cost[np.ix_(rows, columns)])
+    scale = _scale(float(inner.max()))
+    if scale != 1:
+        inner = inner / scale
     plan, told = ot.emd(
         a if whole else a[rows], b if whole else b[columns], inner, numItermax=_MOST, log=True, center_dual=False,
         check_marginals=False,
@@ -56,12 +60,19 @@ def network_simplex(cost: Array, a: Array, b: Array) -> Solved:
     row, column = np.divmod(at, plan.shape[1])
     mass = plan.ravel()[at]
     if whole:
-        f, g = feasible_pair(cost, np.asarray(told["u"]), a, b)
+        f, g = feasible_pair(cost, np.asarray(told["u"]) * scale, a, b)
         return Solved(row, column, mass, f, g)
     start = np.zeros(len(a))
-    start[rows] = told["u"]
+    start[rows] = np.asarray(told["u"]) * scale
     f, g = feasible_pair(cost, start, a, b)
     return Solved(np.flatnonzero(rows)[row], np.flatnonzero(columns)[column], mass, f, g)
+
+
+def _scale(largest: float) -> float:
+    """A power of two that brings costs near 1, where they are not: POT's pivots stop at an absolute 1e-14 or so."""
+    if largest == 0 or 2.0**-3 <= largest <= 2.0**20:
+        return 1.0
+    return 2.0 ** math.floor(math.log2(largest))
 
 
 def assignment(cost: Array) -> Solved:
