@@ -96,6 +96,7 @@ def solve(
     squared: float,
     until: float,
     accuracy: float = 1e-5,
+    d: Tensor | None = None,
 ) -> Solved | None:
     """Follow the central path from a certificate.
 
@@ -104,9 +105,10 @@ def solve(
         slopes: of the activations.
         norm: 2 or "inf".
         begin: T of a certificate.
-        squared: its L^2 (for l_inf over the number of inputs).
+        squared: its L^2 (for l_inf over the sum of d).
         until: of `time.perf_counter`.
         accuracy: of the bound squared, relative.
+        d: its weights of the inputs for l_inf; None for 1.
 
     Returns:
         None where no step could be taken.
@@ -118,6 +120,7 @@ def solve(
         size = 1.0 / math.sqrt(squared)
         program = Program.of([*reduced[:-1], reduced[-1] * size], slopes, norm)
         rho = program.groups.new_full((program.groups.shape[1],), 1.05)
+        rho = rho if d is None or norm == 2 else rho * d
         lam = torch.cat([1 / t[o] for t, o in zip(begin, program.opens, strict=True)])
         found = _follow(program, rho, lam, until, accuracy)
         if found is None:

@@ -12,11 +12,12 @@ from torch import Tensor
 from danskin.lipschitz.barrier import solve
 from danskin.lipschitz.bound import EVERYWHERE, LipschitzBound, Norm
 from danskin.lipschitz.chain import Chain
-from danskin.lipschitz.covariance import Slopes, bound_squared, certified, fast, slopes_everywhere
+from danskin.lipschitz.covariance import Slopes, bound_squared, certified, fast, repair, slopes_everywhere
 from danskin.lipschitz.descend import descend
 
 Per = Literal["neuron", "layer"]
 NEWTON = 1500  # neurons and inputs up to which Newton's method is used
+_TIED = 40  # steps with one multiplier a layer
 _OUTPUTS = 16  # for l_inf, up to which each output has multipliers of its own
 
 
@@ -87,12 +88,22 @@ def best_multipliers(
     size = sum(len(s.reach) for s in slopes) + inputs
     if len(weights) == 1 or not 0 < value < float("inf"):
         return value, ()
+    d: Tensor | None = None
+    if per == "neuron":  # a multiplier for each layer is a good start, and never left for something worse
+        soon = time.perf_counter() + 0.2 * (until - time.perf_counter())
+        tied, weighted = optimized(weights, slopes, norm, "layer", _TIED, soon)
+        found = certified(weights, slopes, tied, norm, weighted)
+        if found < value:
+            value = found
+            begin, d = tied, weighted
     if per == "neuron" and size <= NEWTON:
-        squared = value**2 / (weights[0].shape[1] if norm == "inf" else 1)
-        solved = solve(weights, slopes, norm, begin, squared, until)
+        begin, _ = repair(weights, slopes, begin, norm, d)
+        start = certified(weights, slopes, begin, norm, d)
+        total = 1.0 if norm == 2 else float(weights[0].shape[1] if d is None else d.sum())
+        solved = solve(weights, slopes, norm, begin, start**2 / total, until, d=d)
         if solved is not None:
             return min(value, certified(weights, slopes, solved.ts, norm, solved.d)), ()
-    ts, d = optimized(weights, slopes, norm, per, steps, until)
+    ts, d = optimized(weights, slopes, norm, per, steps, until, begin if norm == 2 else None)
     return min(value, certified(weights, slopes, ts, norm, d)), ()
 
 
@@ -168,8 +179,6 @@ def lipsdp_penalty(
     wide = [w.double() for w in weights]
     fixed = [w.detach() for w in wide]
     begin = fast(fixed, slopes) if state is None else state
-    from danskin.lipschitz.covariance import repair
-
     begin, _ = repair(fixed, slopes, begin, 2, None)
     ts, _ = optimized(fixed, slopes, 2, "neuron", steps, float("inf"), begin)
     squared = bound_squared(wide, slopes, ts)
