@@ -53,7 +53,10 @@ def spline(x: Tensor, grid: Tensor, heights: Tensor, slopes: Tensor, alpha: Tens
     return y if alpha is None else y / alpha.view(shape)
 
 
-@torch.library.custom_op("danskin::linear_spline", mutates_args=())
+_SCHEMA = "(Tensor x, Tensor grid, Tensor heights, Tensor slopes, Tensor? alpha, int dim) -> Tensor"
+
+
+@torch.library.custom_op("danskin::linear_spline", mutates_args=(), schema=_SCHEMA)
 def spline_for_reading(
     x: Tensor, grid: Tensor, heights: Tensor, slopes: Tensor, alpha: Tensor | None, dim: int
 ) -> Tensor:
