@@ -123,6 +123,7 @@ def test_sliced_is_the_mean_over_the_sphere_and_says_how_well():
     assert found.standard_error == pytest.approx(0.308 / 4000**0.5, rel=0.05)
     assert float(found.distance) == pytest.approx(2 / math.pi, abs=4 * found.standard_error)
     root = sliced(x, y, 2, directions=4000, seed=1)
+    assert root.standard_error == pytest.approx(0.25 / 4000**0.5, rel=0.05)  # of a root, by the delta method
     assert float(root.distance) == pytest.approx(0.5**0.5, abs=4 * root.standard_error)
     wanted = ot.sliced_wasserstein_distance(
         cloud(30, 3, 0).numpy(), cloud(30, 3, 1).numpy(), n_projections=4000, seed=0

@@ -13,7 +13,7 @@ from danskin.transport.bracket import Bracket
 from danskin.transport.measures import pair_of
 from danskin.transport.wasserstein import Transport, wasserstein
 
-_WHOLE = 1e-9
+_CRUMB = 1e-9  # a share of a point's mass that is rounding
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,18 +58,17 @@ def monge_map(
     assert found.atoms is not None
     rows, columns, mass = (part.cpu() for part in found.atoms)
     share = mass / mu.masses().detach()[rows]
-    whole = share >= 1 - _WHOLE
-    parts = torch.zeros(len(mu), dtype=torch.long).index_add(
-        0, rows[share > _WHOLE], torch.ones_like(rows[share > _WHOLE])
-    )
+    kept = share > _CRUMB
+    rows, columns = rows[kept], columns[kept]
+    parts = torch.zeros(len(mu), dtype=torch.long).index_add(0, rows, torch.ones_like(rows))
     if bool((parts > 1).any()):
         at = int((parts > 1).nonzero()[0])
         raise InputError(
             f"monge_map: expected a plan that keeps points whole, got one that splits point {at} of x into "
             f"{int(parts[at])}; a point has one image only: use the plan, or barycentric_map"
         )
-    index = torch.full((len(mu),), 0, dtype=torch.long)
-    index[rows[whole]] = columns[whole]
+    index = torch.zeros(len(mu), dtype=torch.long)
+    index[rows] = columns
     index = index.to(nu.points.device)
     return MongeMap(index, nu.points.detach()[index], found.bracket)
 
