@@ -26,6 +26,7 @@ from danskin.report.drawing import (
 from danskin.report.pictures import png
 
 _COLUMNS = 8  # of images in a grid
+_POINTS = 150  # of a sample in a small panel
 
 
 def lines(
@@ -93,8 +94,8 @@ def scatter_of(looks: Mapping[str, Array], real: Array, columns: int = 5) -> str
     def plot(grid: Any) -> int:
         flat = grid.ravel()
         for axes, (title, points) in zip(flat, looks.items(), strict=False):
-            axes.scatter(*real.T, s=4, color=MUTED, alpha=0.35, linewidths=0)
-            axes.scatter(*points.T, s=4, color=MODEL_COLORS[0], alpha=0.8, linewidths=0)
+            axes.scatter(*real[:_POINTS].T, s=4, color=MUTED, alpha=0.35, linewidths=0)
+            axes.scatter(*points[:_POINTS].T, s=4, color=MODEL_COLORS[0], alpha=0.8, linewidths=0)
             axes.set(xlim=(low - room, high + room), ylim=(low - room, high + room), aspect="equal")
             axes.set(xticks=[], yticks=[])
             axes.set_title(legend_label(title), fontsize=9, color=INK, loc="left")
