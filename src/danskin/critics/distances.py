@@ -19,5 +19,5 @@ CRITICS: dict[str, Any] = {
     "mmd": MMD,
     "network": NetworkDistance,
     "neural_dual": NeuralDual,
-    "total_variation": TotalVariation,
+    "total_variation_of_samples": TotalVariation,
 }
