@@ -49,6 +49,12 @@ class CriticCase:
         scales = torch.logspace(-2, 2, self.trials).tolist()
         return [(self.draw(14, s), self.draw(11, s) + self.draw(1, s)) for s in scales]
 
+    def downhill(self) -> tuple[Tensor, Tensor]:
+        """A sample, and the same moved along minus the mean gradient: of a linear critic the bound is then W1."""
+        x = self.draw(14).requires_grad_()
+        (slope,) = torch.autograd.grad(self.wide(x).sum(), x)
+        return x.detach(), x.detach() - slope.mean(0, keepdim=True)
+
 
 def each_point_has_one_value_of_its_own(case: CriticCase) -> None:
     """The value of a point does not depend on the batch that it is in."""
@@ -86,7 +92,7 @@ def no_quotient_exceeds_the_certificate(case: CriticCase) -> None:
 
 def the_certified_bound_is_below_w1(case: CriticCase) -> None:
     """|gap| / L <= exact W1, with and without weights, for l1, l2 and l_inf distances."""
-    for x, y in case.pairs():
+    for x, y in [*case.pairs(), case.downhill()]:
         a, b = (torch.rand(len(t), generator=case.random, dtype=torch.float64) for t in (x, y))
         for p, weights in (
             (2, (None, None)),
