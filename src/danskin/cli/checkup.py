@@ -19,6 +19,7 @@ _PACKAGES = (
     ("PIL", "data", False),
     ("matplotlib", "report", False),
     ("jinja2", "report", False),
+    ("ot", "ot", False),
 )
 
 
