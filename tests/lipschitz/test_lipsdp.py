@@ -94,6 +94,18 @@ def test_exact_counts_patterns_where_all_occur():
     assert exact_by_regions(chain(net, 2), norm="inf").upper.value == pytest.approx(7.0, rel=1e-8)
 
 
+@pytest.mark.parametrize("half", [0.1, 1e-3, 1e-5])
+def test_a_narrow_region_counts(half):
+    net = nn.Sequential(nn.Linear(1, 2), nn.ReLU(), nn.Linear(2, 1)).double()
+    with torch.no_grad():
+        net[0].weight.fill_(1.0)
+        net[0].bias.copy_(torch.tensor([half - 2.0, -half - 2.0], dtype=torch.float64))
+        net[2].weight.copy_(torch.tensor([[7.0, -7.0]]))
+    found = exact_by_regions(chain(net, 1))  # slope 7 within `half` of 2, 0 elsewhere
+    assert found.closed and found.upper.value == pytest.approx(7.0, rel=1e-7)
+    assert abs(float(found.lower.witness[0]) - 2) <= half
+
+
 @pytest.mark.parametrize("activation", [nn.ReLU(), nn.GELU(), nn.LeakyReLU(0.3)], ids=str)
 @pytest.mark.parametrize("sizes", [(2, 6, 5, 1), (3, 4, 4, 2)], ids=str)
 def test_the_optimum_is_that_of_clarabel(sizes, activation):

@@ -211,6 +211,16 @@ def test_what_has_no_rule_is_refused_by_name(model, named):
         read(model, x)
 
 
+class Joined(nn.Module):
+    def forward(self, x):
+        return torch.cat([3 * x, 4 * torch.relu(x)], 1)
+
+
+def test_a_concatenation_is_the_root_of_squares_or_the_largest():
+    assert product_bound(Joined(), (2,)).value == pytest.approx(5.0, rel=1e-6)
+    assert product_bound(Joined(), (2,), norm="inf").value == pytest.approx(4.0, rel=1e-6)
+
+
 def test_bad_shapes_are_refused():
     for shape in ((), (0,), (-1, 2)):
         with pytest.raises(InputError, match="input_shape"):
