@@ -77,7 +77,7 @@ def result_rows(result: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         rows.append((f"Fréchet distance, {name}", number(other["value"]), f"floor {number(other['floor'])}; not FID"))
     if classes := found.get("classes"):
         told = (
-            f"at least a fifth of their share, as {classes['by']} sees them; total variation to even shares "
+            f"at least a fifth of their share, as {classes['by']} sees them; total variation to real shares "
             f"{number(classes['variation'])}"
         )
         rows.append(("classes that appear", f"{classes['covered']} of {classes['classes']}", told))
