@@ -155,7 +155,10 @@ def test_one_layer_and_dead_networks():
     linear = chain(nn.Sequential(nn.Linear(3, 2)).double(), 3)
     norm = float(torch.linalg.matrix_norm(linear.weights[0], 2))
     assert lipsdp(linear).value == pytest.approx(norm) and eclipse_fast(linear).value == pytest.approx(norm)
+    assert exact_by_regions(linear).upper.value == pytest.approx(norm) and exact_by_regions(linear).closed
+    assert seqlip(linear).value == pytest.approx(norm)
     rows = float(linear.weights[0].abs().sum(1).max())
+    assert lipopt(linear).value == pytest.approx(rows)
     assert rows <= lipsdp(linear, norm="inf").value * (1 + 1e-6)
     net = net_of((2, 3, 1), nn.ReLU(), 0)
     with torch.no_grad():

@@ -138,6 +138,9 @@ class _Search:
 
     def split(self, branch: _Branch) -> tuple[_Branch | None, _Branch | None]:
         """The branch that goes on at its own point, and the one on the other side of the next neuron, if there is."""
+        if branch.layer == len(self.leaks):  # no activation at all
+            self.finish(branch)
+            return None, None
         while len(branch.fixed) == len(self.chain.weights[branch.layer]):
             slopes = torch.tensor(branch.fixed, dtype=branch.map.dtype)
             w, b = self.chain.weights[branch.layer], self.chain.biases[branch.layer]

@@ -266,7 +266,7 @@ class _Table:
         if name == "lipsdp-solver":
             return [lipsdp_by_solver(chain)]
         if name == "seqlip":
-            exact = max(chain.widths[1:-1], default=0) <= EXACT and bool(chain.activations)
+            exact = max(chain.widths[1:-1], default=0) <= EXACT
             return [seqlip(chain, exact=exact)]
         if name == "lipopt":
             return [lipopt(chain, slopes=slopes)]
