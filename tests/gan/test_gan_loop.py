@@ -302,3 +302,16 @@ def test_wasserstein_critics_reach_the_distance_of_a_translation_and_the_gap_kee
         told = run.step(lambda n, g: torch.randn(n, 2, generator=g) + torch.tensor([3.0, 0.0]))
     assert float(told["gap"]) == pytest.approx(3, abs=0.5) and float(told["critic_loss"]) < 0
     assert float(told["slope"]) == pytest.approx(1, abs=0.15)
+
+
+def test_learning_rates_fall_in_a_line_to_0_where_it_is_asked():
+    seen = {}
+    for decay in ("constant", "linear"):
+        run = begun(GANTrainer(NonSaturating(), steps=4, decay=decay, generator_optimizer=SGD(0.4),
+                               critic_optimizer=SGD(0.8)))  # fmt: skip
+        seen[decay] = []
+        for _ in range(4):
+            run.step(DATA)
+            seen[decay].append([o.param_groups[0]["lr"] for o in run.optimizers])
+    assert seen["constant"] == [[0.4, 0.8]] * 4
+    assert torch.allclose(torch.tensor(seen["linear"]), torch.tensor([[0.4, 0.8], [0.3, 0.6], [0.2, 0.4], [0.1, 0.2]]))
