@@ -127,7 +127,7 @@ def test_template_tells_who_is_who_for_every_attack_and_objective(cli):
     rows = json.loads(cli("list", "--template", "--json").out)
     assert set(rows[0]) == {"package", "name", "x", "y", "Y", "Phi", "how they move"}
     assert {r["name"] for r in rows if r["package"] == "attacks"} == set(ATTACKS)
-    assert {r["x"] for r in rows if r["package"] == "objectives"} == {"weights"}
+    assert {r["x"] for r in rows if r["package"] == "objectives"} == {"weights", "generator"}
     assert all(all(r.values()) for r in rows)
 
 

@@ -51,7 +51,7 @@ def by_trainer(process=None):
     state = trainer.start(network())
     attack = AdversarialTraining(FGSM(Linf(0.1)))
     trainer.fit(state, attack, (x[:36], y[:36]), (x[36:], y[36:]), process=process)
-    rows = [{k: v for k, v in row.items() if k not in ("seconds", "depth")} for row in state.history]
+    rows = [{k: v for k, v in row.items() if k not in ("seconds", "cpu_seconds", "depth")} for row in state.history]
     return {"state": state.model.state_dict(), "history": rows}
 
 

@@ -96,7 +96,9 @@ def work(runtime):
         state = trainer().start(make())
         trainer().fit(state, OBJECTIVE, (x[:40], y[:40]), (x[40:], y[40:]), monitor=ATTACK, process=runtime)
         found[name] = {"model": state.model.state_dict(), "ema": state.weights.state_dict(), "best": state.best}
-        found[name]["history"] = [{k: v for k, v in row.items() if k != "seconds"} for row in state.history]
+        found[name]["history"] = [
+            {k: v for k, v in row.items() if k not in ("seconds", "cpu_seconds")} for row in state.history
+        ]
     found["free"], found["free, cut"] = freely(runtime, False), freely(runtime, True)
     found["sum"] = runtime.sum(torch.tensor(runtime.rank + 1.0))
     found["shared"] = runtime.share({"from": runtime.rank})
