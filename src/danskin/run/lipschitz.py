@@ -71,8 +71,8 @@ def opened(
     size = _shape(shape) if shape is not None else None if found is None else tuple(found.image_shape)
     if size is None:
         raise ConfigError(
-            f"lipschitz: expected a run folder, or the shape of one input beside a model, got {spec!r} alone, which is no "
-            "folder; check the path, or give --shape 3,32,32 or --data with a name of `danskin list data`"
+            f"lipschitz: expected a run folder, or the shape of one input beside a model, got {spec!r} alone, which is "
+            "no folder; check the path, or give --shape 3,32,32 or --data with a name of `danskin list data`"
         )
     keywords = _arguments(arguments)
     if spec in MODELS:
