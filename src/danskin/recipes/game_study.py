@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import re
-import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -19,20 +18,18 @@ import torch
 from torch import Tensor
 
 import danskin
-from danskin.errors import ConfigError, MissingError
-from danskin.files import append_line, check_folder, make_folder, open_to_append, read_lines, write_json, write_text
+from danskin.files import append_line, make_folder, open_to_append, read_lines, write_text
 from danskin.games import AlmostBilinear, MatrixGame
 from danskin.metrics import wilson
 from danskin.minmax import Outcome, Trajectory, duality_gap, outcomes, run_solver
 from danskin.minmax.saddle import Saddle, flip
 from danskin.recipes.claims import Claims
+from danskin.recipes.folder import check_new_or_resumed, check_same, command_of, write_result
 from danskin.recipes.game_plan import Study
 from danskin.recipes.rows import STUDIES
 from danskin.recipes.summary import summarize
 from danskin.report.drawing import Drawn
-from danskin.report.page import check_installed
 from danskin.report.reproduction import write_reproduction
-from danskin.report.tables import markdown
 from danskin.run.lock import locked
 from danskin.run.play import Play, arrows
 from danskin.run.recipe import parse_yaml, read_mapping, to_yaml
@@ -72,31 +69,16 @@ def run_study(
                     say(f"{task[0]}: {study.names[task[1]]}, seed {task[2]}")
                     append_line(stream, path, _cell(study, *task))
         result = _gathered(study, read_lines(path))
-        write_json(out / "result.json", result)
-        write_text(out / "table.md", markdown(result))
-        try:
-            check_installed()
-            command = f"danskin reproduce {study.row} --scale {study.scale} --seeds {study.seeds}"
-            write_reproduction(out, result, list(_drawn(study, result)), command)
-        except MissingError as error:
-            print(f"danskin: no report: {error}", file=sys.stderr)
-    return result
+        return write_result(
+            out, result, lambda told: write_reproduction(out, told, list(_drawn(study, told)), command_of(study))
+        )
 
 
 def _check(study: Study, out: Path, resume: bool) -> None:
-    check_folder(out)
+    check_new_or_resumed(out, resume)
     there = out / "plan.yaml"
-    if not resume and out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(
-            f"{out}: expected a new or empty folder, got one with content; choose another --out, or go on with --resume"
-        )
-    if resume and there.is_file():
-        asked, known = parse_yaml(to_yaml(study.to_plain()), "the study"), read_mapping(there)
-        for key in asked:
-            if key != "seeds" and asked[key] != known.get(key):
-                raise ConfigError(
-                    f"{out}: expected what was begun there, got another study ({key} differs); choose another --out"
-                )
+    if there.is_file():
+        check_same(parse_yaml(to_yaml(study.to_plain()), "the study"), read_mapping(there), out, "study")
 
 
 def _run(study: Study, case: str, method: str, seed: int, starts: int | None = None) -> tuple[Play, Saddle, Trajectory]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from danskin.recipes.folder import command_of
 from danskin.recipes.rows import Plan
 from danskin.recipes.work import run_folder
 from danskin.report.drawing import Drawn
@@ -40,5 +41,4 @@ def write_page_of(plan: Plan, out: Path, result: Mapping[str, Any]) -> Path:
         MissingError: matplotlib or jinja2 is not installed.
     """
     check_installed()
-    command = f"danskin reproduce {plan.row} --scale {plan.scale} --seeds {plan.seeds}"
-    return write_reproduction(out, result, drawn_for(plan, out, result), command)
+    return write_reproduction(out, result, drawn_for(plan, out, result), command_of(plan))

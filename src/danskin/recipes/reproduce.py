@@ -6,21 +6,19 @@ figures/ and report.html. Everything but the seeds is made anew from them each t
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from danskin.data import load
-from danskin.errors import ConfigError, MissingError
-from danskin.files import check_folder, read_json, write_json, write_text
+from danskin.errors import ConfigError
+from danskin.files import read_json, write_json, write_text
 from danskin.recipes.cost import costs
+from danskin.recipes.folder import check_new_or_resumed, write_result
 from danskin.recipes.gather import gathered
 from danskin.recipes.page import write_page_of
 from danskin.recipes.rows import Plan
 from danskin.recipes.work import default_jobs, tasks_of, work
-from danskin.report.tables import markdown
-from danskin.run import lock
 from danskin.run.config import TrainConfig
 from danskin.run.lock import locked
 from danskin.run.recipe import parse_yaml, read_mapping, to_yaml
@@ -71,25 +69,12 @@ def _reproduced(plan: Plan, out: Path, jobs: int | None, quiet: bool, say: Calla
     say(f"{len(tasks)} runs, {left} of them to do, {min(jobs, max(left, 1))} at a time, in {out}")
     work(tasks, jobs)
     result = gathered(plan, out, _costs(plan, out))
-    write_json(out / "result.json", result)
-    write_text(out / "table.md", markdown(result))
-    try:
-        write_page_of(plan, out, result)
-    except MissingError as error:
-        print(f"danskin: no report: {error}", file=sys.stderr)
-    return result
+    return write_result(out, result, lambda told: write_page_of(plan, out, told))
 
 
 def _check_folder(plan: Plan, out: Path, resume: bool) -> None:
-    check_folder(out)
+    check_new_or_resumed(out, resume)
     path = out / "plan.yaml"
-    if not resume:
-        if out.exists() and (not out.is_dir() or any(p.name != lock.NAME for p in out.iterdir())):
-            raise ConfigError(
-                f"{out}: expected a new or empty folder, got one with content; choose another --out, or go on with "
-                "--resume"
-            )
-        return
     if not path.is_file():
         return
     known = _as_of_now(read_mapping(path))

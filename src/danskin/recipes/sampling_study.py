@@ -8,7 +8,6 @@ report.html.
 from __future__ import annotations
 
 import importlib
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -17,15 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import danskin
-from danskin.errors import ConfigError, MissingError
-from danskin.files import append_line, check_folder, make_folder, open_to_append, read_lines, write_json, write_text
+from danskin.files import append_line, make_folder, open_to_append, read_lines, write_text
 from danskin.recipes.claims import Claims
+from danskin.recipes.folder import check_new_or_resumed, check_same, command_of, write_result
 from danskin.recipes.rows import OWN
 from danskin.recipes.scales import scaled
 from danskin.recipes.summary import summarize
-from danskin.report.page import check_installed
 from danskin.report.reproduction import write_reproduction
-from danskin.report.tables import markdown
 from danskin.run.lock import locked
 from danskin.run.recipe import merged, parse_yaml, read_mapping, to_yaml
 from danskin.run.record import environment
@@ -125,19 +122,10 @@ def run_study(
         ConfigError: `out` has content and `resume` is not set, or holds another study.
         MissingError: POT is needed and not installed.
     """
-    check_folder(out)
+    check_new_or_resumed(out, resume)
     there = out / "plan.yaml"
-    if not resume and out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(
-            f"{out}: expected a new or empty folder, got one with content; choose another --out, or go on with --resume"
-        )
     if there.is_file():
-        asked, known = parse_yaml(to_yaml(study.to_plain()), "the study"), read_mapping(there)
-        for key in asked:
-            if key != "seeds" and asked[key] != known.get(key):
-                raise ConfigError(
-                    f"{out}: expected what was begun there, got another study ({key} differs); choose another --out"
-                )
+        check_same(parse_yaml(to_yaml(study.to_plain()), "the study"), read_mapping(there), out, "study")
     make_folder(out)
     with locked(out):
         write_text(there, to_yaml(study.to_plain()))
@@ -152,15 +140,9 @@ def run_study(
                     cell = study.code.cell(study.cases[case][method], seed)
                     append_line(stream, path, {"case": case, "method": method, "seed": seed} | cell)
         result = _gathered(study, read_lines(path))
-        write_json(out / "result.json", result)
-        write_text(out / "table.md", markdown(result))
-        try:
-            check_installed()
-            command = f"danskin reproduce {study.row} --scale {study.scale} --seeds {study.seeds}"
-            write_reproduction(out, result, study.code.draw(result), command)
-        except MissingError as error:
-            print(f"danskin: no report: {error}", file=sys.stderr)
-    return result
+        return write_result(
+            out, result, lambda told: write_reproduction(out, told, study.code.draw(told), command_of(study))
+        )
 
 
 def _gathered(study: Sampling, cells: list[dict[str, Any]]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,16 +9,14 @@ from typing import Any
 
 import danskin
 from danskin.errors import ConfigError, DivergenceError, MissingError
-from danskin.files import check_folder, write_json, write_text
+from danskin.files import write_text
 from danskin.recipes.claims import Claims
 from danskin.recipes.f2.figures import draw
 from danskin.recipes.f2.plan import FOLDER, GANPlan, place
+from danskin.recipes.folder import check_new_or_resumed, command_of, write_result
 from danskin.recipes.summary import summarize
 from danskin.report.gan import write_gan_report
-from danskin.report.page import check_installed
 from danskin.report.reproduction import write_reproduction
-from danskin.report.tables import markdown
-from danskin.run import lock
 from danskin.run.gan import GANConfig, train_gan
 from danskin.run.lock import locked
 from danskin.run.recipe import parse_yaml, read_mapping, to_yaml
@@ -36,10 +33,8 @@ def run_study(plan: GANPlan, out: Path, *, resume: bool, say: Callable[[str], No
         ConfigError: the folder has content and `resume` is not set, or holds another plan.
         MissingError: the data are not there.
     """
-    check_folder(out)
+    check_new_or_resumed(out, resume)
     path = out / "plan.yaml"
-    if not resume and out.exists() and any(p.name != lock.NAME for p in out.iterdir()):
-        raise ConfigError(f"{out}: expected a new or empty folder, got one with content; choose another, or --resume")
     if path.is_file():
         _check_plan(plan, read_mapping(path), out)
     say(f"{plan.row} at scale {plan.scale}: {plan.says}")
@@ -50,15 +45,7 @@ def run_study(plan: GANPlan, out: Path, *, resume: bool, say: Callable[[str], No
             say(f"{case}: {plan.names[method]}, seed {seed}")
             found[case, method, seed] = _run(plan.config(case, method, seed), out / place(case, method, seed))
         result = gathered(plan, found)
-        write_json(out / "result.json", result)
-        write_text(out / "table.md", markdown(result))
-        try:
-            check_installed()
-            command = f"danskin reproduce {plan.row} --scale {plan.scale} --seeds {plan.seeds}"
-            write_reproduction(out, result, draw(plan, out), command)
-        except MissingError as error:
-            print(f"danskin: no report: {error}", file=sys.stderr)
-    return result
+        return write_result(out, result, lambda told: write_reproduction(out, told, draw(plan, out), command_of(plan)))
 
 
 def _check_plan(plan: GANPlan, known: dict[str, Any], out: Path) -> None:

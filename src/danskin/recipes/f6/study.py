@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import danskin
-from danskin.errors import ConfigError, MissingError
-from danskin.files import append_line, check_folder, make_folder, open_to_append, read_lines, write_json, write_text
+from danskin.files import append_line, make_folder, open_to_append, read_lines, write_text
 from danskin.recipes.claims import Claims
 from danskin.recipes.f6.critics import dual_of, points_of
 from danskin.recipes.f6.figures import draw
 from danskin.recipes.f6.plan import FOLDER, CriticPlan
+from danskin.recipes.folder import check_new_or_resumed, check_same, command_of, write_result
 from danskin.recipes.summary import summarize
-from danskin.report.page import check_installed
 from danskin.report.reproduction import write_reproduction
-from danskin.report.tables import markdown
-from danskin.run import lock
 from danskin.run.lock import locked
 from danskin.run.recipe import parse_yaml, read_mapping, to_yaml
 from danskin.run.record import environment
@@ -39,29 +35,19 @@ def run_study(plan: CriticPlan, out: Path, *, resume: bool, say: Callable[[str],
         ConfigError: the folder has content and `resume` is not set, or holds another plan.
         MissingError: POT is needed for exact distances and not installed.
     """
-    check_folder(out)
+    check_new_or_resumed(out, resume)
     path = out / "plan.yaml"
-    if not resume and out.exists() and any(p.name != lock.NAME for p in out.iterdir()):
-        raise ConfigError(f"{out}: expected a new or empty folder, got one with content; choose another, or --resume")
     if path.is_file():
-        asked, known = parse_yaml(to_yaml(plan.to_plain()), "the plan"), read_mapping(path)
-        if any(asked[key] != known.get(key) for key in asked if key != "seeds"):
-            raise ConfigError(f"{out}: expected what was begun there, got another plan; choose another --out")
+        check_same(parse_yaml(to_yaml(plan.to_plain()), "the plan"), read_mapping(path), out, "plan")
     say(f"F6 at scale {plan.scale}: {plan.says}")
     make_folder(out)
     with locked(out):
         write_text(path, to_yaml(plan.to_plain()))
         cells = _cells(plan, out / "cells.jsonl", say)
         result = gathered(plan, cells)
-        write_json(out / "result.json", result)
-        write_text(out / "table.md", markdown(result))
-        try:
-            check_installed()
-            command = f"danskin reproduce F6 --scale {plan.scale} --seeds {plan.seeds}"
-            write_reproduction(out, result, draw(plan, cells), command)
-        except MissingError as error:
-            print(f"danskin: no report: {error}", file=sys.stderr)
-    return result
+        return write_result(
+            out, result, lambda told: write_reproduction(out, told, draw(plan, cells), command_of(plan))
+        )
 
 
 def _cells(plan: CriticPlan, path: Path, say: Callable[[str], None]) -> list[Cell]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -12,16 +11,15 @@ import torch
 from torch import Tensor
 
 import danskin
-from danskin.errors import ConfigError, MissingError
-from danskin.files import check_folder, write_json, write_text
+from danskin.errors import ConfigError
+from danskin.files import write_text
 from danskin.metrics import bootstrap, cvar
 from danskin.recipes.claims import Claims
+from danskin.recipes.folder import check_new_or_resumed, command_of, write_result
 from danskin.recipes.g3.figures import draw
 from danskin.recipes.g3.plan import FOLDER, RLPlan
 from danskin.recipes.scales import SCALES
-from danskin.report.page import check_installed
 from danskin.report.reproduction import write_reproduction
-from danskin.report.tables import markdown
 from danskin.run.lock import locked
 from danskin.run.recipe import parse_yaml, read_mapping, to_yaml
 from danskin.run.record import environment
@@ -38,10 +36,8 @@ def run_study(plan: RLPlan, out: Path, *, resume: bool, say: Callable[[str], Non
         ConfigError: the folder has content and `resume` is not set, or holds another plan.
         MissingError: gymnasium or mujoco is needed and not installed.
     """
-    check_folder(out)
+    check_new_or_resumed(out, resume)
     path = out / "plan.yaml"
-    if not resume and out.exists() and any(out.iterdir()):
-        raise ConfigError(f"{out}: expected a new or empty folder, got one with content; choose another, or --resume")
     if path.is_file() and read_mapping(path) != parse_yaml(to_yaml(plan.to_plain()), "the plan"):
         raise ConfigError(f"{out}: expected what was begun there, got another plan; choose another --out")
     say(f"G3 at scale {plan.scale}: {plan.says}")
@@ -52,15 +48,7 @@ def run_study(plan: RLPlan, out: Path, *, resume: bool, say: Callable[[str], Non
             say(f"{plan.names[label]}: {config.seeds} seeds, {config.schedule.steps} steps each")
             runs[label] = run_robust_rl(config, out / label)
         result = gathered(plan, runs)
-        write_json(out / "result.json", result)
-        write_text(out / "table.md", markdown(result))
-        try:
-            check_installed()
-            command = f"danskin reproduce G3 --scale {plan.scale} --seeds {plan.seeds}"
-            write_reproduction(out, result, draw(result), command)
-        except MissingError as error:
-            print(f"danskin: no report: {error}", file=sys.stderr)
-    return result
+        return write_result(out, result, lambda told: write_reproduction(out, told, draw(told), command_of(plan)))
 
 
 def columns_of(run: dict[str, Any], tail: float) -> dict[str, Callable[[Tensor], Tensor]]:
