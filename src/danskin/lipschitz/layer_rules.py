@@ -43,10 +43,7 @@ def _conv2d(
     bias = weight.new_zeros(len(weight)) if bias is None else wide(bias)
     stride, dilation = pair(stride), pair(dilation)
     if padding == "same":
-        around = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)]
-        if any(n % 2 for n in around):
-            raise Unknown("padding 'same' of an even kernel is not the same on both sides")
-        padding = [n // 2 for n in around]
+        padding = [_half(d * (k - 1)) for d, k in zip(dilation, weight.shape[2:], strict=True)]
     padding = (0, 0) if padding == "valid" else pair(padding)
     return Conv(weight, bias, x.shape, stride, padding, dilation, groups), (x,)
 

@@ -56,6 +56,22 @@ class Constrained(LipschitzLayer, ABC):
             self.training = training
 
 
+def fresh_bias(outputs: int, fan_in: int) -> nn.Parameter:
+    """A bias as torch's own layers begin with: uniform in +- 1 / sqrt(fan_in)."""
+    bias = nn.Parameter(torch.empty(outputs))
+    bound = 1 / math.sqrt(fan_in)
+    nn.init.uniform_(bias, -bound, bound)
+    return bias
+
+
+@torch.no_grad()
+def fill_(layer: nn.Linear | nn.Conv2d | nn.ConvTranspose2d, weight: Tensor, bias: Tensor | None) -> None:
+    """Copy weight and bias into a plain layer."""
+    layer.weight.copy_(weight)
+    if layer.bias is not None and bias is not None:
+        layer.bias.copy_(bias)
+
+
 def exact_enough(weight: Tensor) -> Tensor:
     """A parameter in float32 at least, in which decompositions are defined."""
     return weight.float() if weight.dtype in (torch.float16, torch.bfloat16) else weight

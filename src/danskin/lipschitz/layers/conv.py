@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from danskin.errors import InputError
-from danskin.lipschitz.layers.base import Constrained, below_one, exact_enough
+from danskin.lipschitz.layers.base import Constrained, below_one, exact_enough, fill_, fresh_bias
 from danskin.lipschitz.layers.gram import gram_norm
 from danskin.lipschitz.layers.kernels import (
     autocorrelation,
@@ -59,10 +59,7 @@ class ConstrainedConv2d(Constrained, ABC):
             )
         self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, kernel_size
         self.stride, self.padding, self.padding_mode = stride, padding, padding_mode
-        self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None
-        if self.bias is not None:
-            bound = 1 / math.sqrt(in_channels * kernel_size**2)
-            nn.init.uniform_(self.bias, -bound, bound)
+        self.bias = fresh_bias(out_channels, in_channels * kernel_size**2) if bias else None
 
     def operator(self, size: tuple[int, int]) -> Operator:
         """The linear map on images of a size."""
@@ -89,10 +86,7 @@ class ConstrainedConv2d(Constrained, ABC):
             self.in_channels, self.out_channels, self.kernel_size, self.stride, self.padding,
             bias=self.bias is not None, padding_mode=self.padding_mode,
         ).to(weight)  # fmt: skip
-        with torch.no_grad():
-            layer.weight.copy_(weight)
-            if layer.bias is not None and self.bias is not None:
-                layer.bias.copy_(self.bias)
+        fill_(layer, weight, self.bias)
         return layer
 
     def extra_repr(self) -> str:

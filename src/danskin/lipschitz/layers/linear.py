@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from danskin.errors import InputError
-from danskin.lipschitz.layers.base import Constrained, below_one, exact_enough
+from danskin.lipschitz.layers.base import Constrained, below_one, exact_enough, fill_, fresh_bias
 from danskin.lipschitz.layers.gram import gram_norm
 from danskin.lipschitz.layers.orthogonalize import Method, check_method, initial, orthogonal
 from danskin.lipschitz.norms import matrix_norm
@@ -35,9 +35,7 @@ class ConstrainedLinear(Constrained, ABC):
                 raise InputError(f"{type(self).__name__}.{name}: expected an integer of 1 or more, got {size!r}")
         self.in_features, self.out_features = in_features, out_features
         self.weight = nn.Parameter(torch.empty(out_features, in_features))
-        self.bias = nn.Parameter(torch.empty(out_features)) if bias else None
-        if self.bias is not None:
-            nn.init.uniform_(self.bias, -1 / math.sqrt(in_features), 1 / math.sqrt(in_features))
+        self.bias = fresh_bias(out_features, in_features) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
         """W x + b, (..., in_features) to (..., out_features)."""
@@ -52,10 +50,7 @@ class ConstrainedLinear(Constrained, ABC):
         """`nn.Linear` with the weight in use."""
         weight = self.settled_weight()
         layer = nn.Linear(self.in_features, self.out_features, self.bias is not None).to(weight)
-        with torch.no_grad():
-            layer.weight.copy_(weight)
-            if self.bias is not None:
-                layer.bias.copy_(self.bias)
+        fill_(layer, weight, self.bias)
         return layer
 
     def extra_repr(self) -> str:

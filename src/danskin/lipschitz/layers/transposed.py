@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from danskin.lipschitz.layers.base import Constrained
+from danskin.lipschitz.layers.base import Constrained, fill_, fresh_bias
 from danskin.lipschitz.layers.conv import OrthogonalKernel
 from danskin.lipschitz.layers.kernels import norm_at_any_size
 from danskin.lipschitz.layers.orthogonalize import Method
@@ -46,10 +43,7 @@ class OrthogonalConvTranspose2d(Constrained):
         self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, kernel_size
         self.stride, self.padding, self.output_padding = stride, padding, output_padding
         self.kernel = OrthogonalKernel(out_channels, in_channels, kernel_size, stride, method, iterations)
-        self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None
-        if self.bias is not None:
-            bound = 1 / math.sqrt(in_channels * kernel_size**2)
-            nn.init.uniform_(self.bias, -bound, bound)
+        self.bias = fresh_bias(out_channels, in_channels * kernel_size**2) if bias else None
 
     def make_weight(self) -> Tensor:
         """The orthogonal kernel, (in_channels, out_channels, k, k) as torch stores transposed ones."""
@@ -72,10 +66,7 @@ class OrthogonalConvTranspose2d(Constrained):
             self.in_channels, self.out_channels, self.kernel_size, self.stride, self.padding, self.output_padding,
             bias=self.bias is not None,
         ).to(weight)  # fmt: skip
-        with torch.no_grad():
-            layer.weight.copy_(weight)
-            if layer.bias is not None and self.bias is not None:
-                layer.bias.copy_(self.bias)
+        fill_(layer, weight, self.bias)
         return layer
 
     def extra_repr(self) -> str:
