@@ -98,6 +98,13 @@ class Poisoned(nn.Module):
         return torch.linalg.vector_norm(x, dim=1, keepdim=True) + 0 * x.square().sum(1, keepdim=True).sqrt()
 
 
+class Detached(OrthogonalLinear):
+    """Its weight hides from autograd what it was made from."""
+
+    def forward(self, x):
+        return nn.functional.linear(x, self.constrained_weight().detach(), self.bias)
+
+
 @pytest.mark.parametrize(
     ("make", "complaint"),
     [
@@ -105,6 +112,7 @@ class Poisoned(nn.Module):
         (lambda: Stale(4, 4), "load_state_dict"),
         (lambda: MovesInEval(4, 3), "eval mode"),
         (lambda: Poisoned(), "finite"),
+        (lambda: Detached(4, 4, method="cayley"), "gradient penalty"),
     ],
 )
 def test_layers_that_break_the_promise_are_told_so(make, complaint):

@@ -15,6 +15,7 @@ from danskin.testing.expect import expect, expect_close, expect_same
 
 Make = Callable[[], nn.Module]
 _PAIRS, _ASCENT, _STEPS = 64, 40, 5
+_NUDGE = 1e-5
 
 
 class LipschitzLayerCase:
@@ -175,6 +176,34 @@ def gradients_are_finite(case: LipschitzLayerCase) -> None:
             expect(finite, f"{case.name}: expected finite gradients, got NaN or infinity")
 
 
+def gradients_of_gradients_are_right(case: LipschitzLayerCase) -> None:
+    """What a gradient penalty needs: its gradient in parameters and inputs is that of finite differences."""
+    layer, x = case.trained(case.layer()), case.inputs(4)
+    places = [x, *(p for p in layer.parameters() if p.requires_grad)]
+
+    def penalty() -> Tensor:
+        x.requires_grad_()
+        (slope,) = torch.autograd.grad(torch.sin(layer(x)).sum(), x, create_graph=True)
+        return (_norms(slope) - 1).square().mean()
+
+    exact = torch.autograd.grad(penalty(), places, allow_unused=True)
+    for k, (place, gradient) in enumerate(zip(places, exact, strict=True)):
+        expect(gradient is not None or k > 0, f"{case.name}: expected a gradient penalty that depends on the input")
+        along = torch.randn(place.shape, generator=torch.Generator().manual_seed(k), dtype=place.dtype)
+        along = along / torch.linalg.vector_norm(along)
+        ends, held = [], place.detach().clone()
+        for step in (_NUDGE, -_NUDGE):
+            place.data.copy_(held + step * along)
+            ends.append(float(penalty().detach()))
+        place.data.copy_(held)
+        wanted = (ends[0] - ends[1]) / (2 * _NUDGE)
+        got = 0.0 if gradient is None else float((gradient * along).sum())
+        expect(
+            abs(got - wanted) <= 1e-5 * max(abs(wanted), 1.0),
+            f"{case.name}: expected {wanted:.9g} as gradient of a gradient penalty (place {k}), got {got:.9g}",
+        )
+
+
 def copies_are_independent(case: LipschitzLayerCase) -> None:
     """`copy.deepcopy` works after a backward pass, and training the copy leaves the layer."""
     layer, x = case.trained(case.layer()), case.inputs(4)
@@ -191,6 +220,7 @@ LIPSCHITZ_LAYER_CHECKS: tuple[Callable[[LipschitzLayerCase], None], ...] = (
     saving_and_loading_restores,
     types_are_kept,
     gradients_are_finite,
+    gradients_of_gradients_are_right,
     copies_are_independent,
 )
 
