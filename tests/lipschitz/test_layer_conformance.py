@@ -98,6 +98,21 @@ class Poisoned(nn.Module):
         return torch.linalg.vector_norm(x, dim=1, keepdim=True) + 0 * x.square().sum(1, keepdim=True).sqrt()
 
 
+class Forgets(OrthogonalLinear):
+    """Exports what the last call computed, which is stale once weights were loaded (torchlip#17)."""
+
+    def forward(self, x):
+        weight = self.constrained_weight()
+        self.kept = weight.detach()
+        return nn.functional.linear(x, weight, self.bias)
+
+    def export(self):
+        layer = super().export()
+        with torch.no_grad():
+            layer.weight.copy_(getattr(self, "kept", layer.weight))
+        return layer
+
+
 class Detached(OrthogonalLinear):
     """Its weight hides from autograd what it was made from."""
 
@@ -112,6 +127,7 @@ class Detached(OrthogonalLinear):
         (lambda: Stale(4, 4), "load_state_dict"),
         (lambda: MovesInEval(4, 3), "eval mode"),
         (lambda: Poisoned(), "finite"),
+        (lambda: Forgets(4, 4), "exported"),
         (lambda: Detached(4, 4, method="cayley"), "gradient penalty"),
     ],
 )

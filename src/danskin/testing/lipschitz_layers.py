@@ -137,16 +137,37 @@ def saving_and_loading_restores(case: LipschitzLayerCase) -> None:
 
 
 def exports_are_equal(case: LipschitzLayerCase) -> None:
-    """`export()` gives a layer with the outputs of eval mode, and the layer stays as it is."""
-    for rate in (0.0, 0.3):
-        layer, x = case.trained(case.layer(), rate=rate), case.inputs(4)
-        exported = layer.export()  # type: ignore[operator]
-        expect_close(exported(x), layer(x), 1e-12, f"{case.name}: exported against its own")
-        before = layer(x).detach()
+    """`export()` gives a layer with the outputs of eval mode, after all that is done to layers, and changes nothing."""
+    x, trained = case.inputs(4), case.trained(case.layer())
+    loaded = case.layer(1)
+    loaded(x)  # what a layer may keep from here would be stale
+    loaded.load_state_dict(trained.state_dict())
+    called = copy.deepcopy(trained).train()
+    called(x)
+    file = io.BytesIO()
+    torch.save(trained, file)
+    file.seek(0)
+    ways = {
+        "new": case.layer(),
+        "trained": trained,
+        "loaded": loaded,
+        "copied": copy.deepcopy(trained),
+        "moved to float32 and back": copy.deepcopy(trained).float().double(),
+        "called in training mode": called,
+        "saved whole": torch.load(file, weights_only=False),
+    }
+    for how, layer in ways.items():
+        layer.train()
+        exported = layer.export()
+        expect(layer.training, f"{case.name}: expected export() to leave training mode on")
+        wanted = layer.eval()(x).detach()
+        expect_close(exported(x), wanted, 1e-12, f"{case.name}: exported, {how}, against its own")
+        if how in ("loaded", "copied", "saved whole"):
+            expect_same(wanted, trained(x).detach(), f"{case.name}: {how} against the one trained")
         with torch.no_grad():
             for p in exported.parameters():
                 p.zero_()
-        expect_same(layer(x).detach(), before, f"{case.name}: after its export was changed")
+        expect_same(layer(x).detach(), wanted, f"{case.name}: after its export was changed")
 
 
 def types_are_kept(case: LipschitzLayerCase) -> None:
