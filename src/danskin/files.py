@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import tempfile
 import time
 from collections.abc import Callable
@@ -188,6 +189,15 @@ def check_folder(path: Path, fix: str = _CHOOSE, what: str = "the folder of the 
         if isinstance(error, ConfigError):
             raise
         raise MissingError(f"{path}: expected to make {what} and write in it, got {error}", fix) from error
+
+
+def slug(text: str) -> str:
+    """A label as the name of a file.
+
+    >>> slug("8 Gaussians, width 64")
+    '8-gaussians-width-64'
+    """
+    return re.sub("[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
 def make_folder(path: Path, fix: str = _CHOOSE, what: str = "the folder of the run") -> None:

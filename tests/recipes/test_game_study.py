@@ -57,7 +57,7 @@ def test_what_is_there_is_not_run_again_and_another_study_is_refused(g1):
     }
     with pytest.raises(ConfigError, match="expected a new or empty folder"):
         run_study(study, out)
-    with pytest.raises(ConfigError, match="another study"):
+    with pytest.raises(ConfigError, match="another plan"):
         run_study(tiny("G1", ["forsaken"], ["gda"]), out, resume=True)
 
 

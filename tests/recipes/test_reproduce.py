@@ -118,12 +118,12 @@ def test_a_folder_from_before_a_setting_existed_goes_on(done):
 
 
 def test_a_claim_that_fails_is_exit_code_3(tmp_path, monkeypatch, cli):
-    from danskin.recipes import gather
     from danskin.recipes.claims import Claims
 
     claim = {"name": "impossible", "says": "FGSM is above 100 %.", "at_least": 101, "scales": ["smoke"],
              "more": {"method": "fgsm", "column": "clean", "weights": "last"}}  # fmt: skip
-    monkeypatch.setattr(gather.Claims, "of", staticmethod(lambda row: Claims.read({"claims": [claim]})))
+    known = Claims.read({"claims": [claim]})
+    monkeypatch.setattr(Claims, "of", staticmethod(lambda row: known))
     monkeypatch.setattr("danskin.recipes.rows.plan_of", lambda *words, real=plan_of: small(real(*words)))
     found = cli("reproduce", "C10", "--jobs", "1", "--out", tmp_path / "run", "-q")
     assert found.code == 3

@@ -50,7 +50,7 @@ def test_what_is_there_is_not_run_again_and_another_study_is_refused(e3):
     assert (out / "cells.jsonl").read_bytes() == before
     with pytest.raises(ConfigError, match="expected a new or empty folder"):
         run_study(study, out)
-    with pytest.raises(ConfigError, match="another study"):
+    with pytest.raises(ConfigError, match="another plan"):
         run_study(plan_of("E3", "smoke"), out, resume=True)
 
 

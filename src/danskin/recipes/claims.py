@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from danskin.errors import ConfigError
-from danskin.recipes.rows import FOLDERS
+from danskin.recipes.rows import ALL
 from danskin.recipes.scales import SCALES
 from danskin.run.recipe import read_mapping
 
@@ -72,7 +72,7 @@ class Claims:
     @staticmethod
     def of(row: str) -> Claims:
         """The claims of a row."""
-        return Claims.read(read_mapping(FOLDERS[row] / "claims.yaml"))
+        return Claims.read(read_mapping(ALL[row] / "claims.yaml"))
 
     @staticmethod
     def read(node: Mapping[str, Any]) -> Claims:
@@ -103,7 +103,9 @@ class Claims:
         return self.published.get(key)
 
     def judged(self, scale: str, measured: Measured) -> list[Verdict]:
-        """Every claim against what was measured."""
+        """Every claim against what was measured; none at a scale of the row's own, which no claim is about."""
+        if scale not in SCALES:
+            return []
         return [_judged(claim, scale, measured) for claim in self.claims]
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from danskin.files import check_folder, write_json, write_text
 from danskin.report.page import check_installed
 from danskin.report.tables import markdown
 from danskin.run import lock
+from danskin.run.lock import locked
+from danskin.run.recipe import parse_yaml, read_mapping, to_yaml
 
 
 def check_new_or_resumed(out: Path, resume: bool) -> None:
@@ -50,14 +53,39 @@ def command_of(plan: Any) -> str:
     return f"danskin reproduce {plan.row} --scale {plan.scale} --seeds {plan.seeds}"
 
 
-def check_same(asked: Mapping[str, Any], known: Mapping[str, Any], out: Path, what: str) -> None:
-    """Raise unless the plan that is there is the one asked for; other seeds are welcome.
+@contextmanager
+def begun(
+    plan: Any, out: Path, resume: bool, check: Callable[[dict[str, Any], dict[str, Any], Path], None] | None = None
+) -> Iterator[None]:
+    """The folder of a plan, locked, with its plan.yaml written.
+
+    Args:
+        plan: a row at a scale.
+        out: its folder.
+        resume: go on with what is there; more seeds than before are welcome.
+        check: raises unless the plan that is asked for goes on with the known one; default: `check_same`.
 
     Raises:
-        ConfigError: another one, with the first key that differs.
+        ConfigError: there is content and `resume` is not set, or it is of another plan.
     """
-    for key in asked:
-        if key != "seeds" and asked[key] != known.get(key):
+    check_new_or_resumed(out, resume)
+    path, text = out / "plan.yaml", to_yaml(plan.to_plain())
+    if path.is_file():
+        (check or check_same)(parse_yaml(text, "the plan"), read_mapping(path), out)
+    with locked(out):
+        write_text(path, text)
+        yield
+
+
+def check_same(asked: Mapping[str, Any], known: Mapping[str, Any], out: Path) -> None:
+    """Raise unless everything but the seeds is the same.
+
+    Raises:
+        ConfigError: another plan, with the first key that differs.
+    """
+    for key in asked.keys() | known.keys():
+        if key != "seeds" and asked.get(key) != known.get(key):
             raise ConfigError(
-                f"{out}: expected what was begun there, got another {what} ({key} differs); choose another --out"
+                f"{out}: expected what was begun there ({known.get('row')} at scale {known.get('scale')}), got another "
+                f"plan ({key} differs); choose another --out"
             )

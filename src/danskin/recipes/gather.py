@@ -7,18 +7,14 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-import danskin
 from danskin.files import read_json
-from danskin.recipes.claims import Claims
+from danskin.recipes.claims import Key
 from danskin.recipes.judge import read_cells
+from danskin.recipes.result import result_of
 from danskin.recipes.rows import Plan
 from danskin.recipes.summary import summarize
 from danskin.recipes.work import run_folder
-from danskin.run.record import environment
 from danskin.run.schema import plain
-
-#: (case, method, column, weights).
-Key = tuple[str, str, str, str]
 
 
 def measured(plan: Plan, out: Path) -> dict[Key, dict[str, Any]]:
@@ -70,34 +66,17 @@ def gathered(plan: Plan, out: Path, cost: dict[str, Any]) -> dict[str, Any]:
         out: their folder.
         cost: forward-equivalents of a step, by case and method.
     """
-    claims, numbers = Claims.of(plan.row), measured(plan, out)
-    rows = []
-    for key, found in numbers.items():
-        case, method, column, weights = key
-        where = {"case": case, "method": method, "column": column, "weights": weights}
-        rows.append(where | found | {"published": claims.published_of(key)})
     first = run_folder(out, *plan.tasks()[0])
-    run = read_json(first / "result.json", ("data",))
-    return {
-        "danskin": danskin.__version__,
-        "row": plan.row,
-        "title": plan.title,
-        "scale": plan.scale,
-        "says": plan.says,
-        "seeds": list(range(plan.seeds)),
-        "cases": list(plan.cases),
-        "methods": plan.names,
-        "columns": {case: [c.name for c in columns] for case, columns in plan.columns.items()},
-        "attacks": {
+    return result_of(
+        plan,
+        measured(plan, out),
+        columns={case: [c.name for c in columns] for case, columns in plan.columns.items()},
+        configs={case: plain(config) for case, config in plan.cases.items()},
+        attacks={
             case: {c.name: c.suite or c.measure or repr(c.attack) for c in columns}
             for case, columns in plan.columns.items()
         },
-        "weights": list(plan.weights),
-        "data": run["data"],
-        "measured": rows,
-        "forward_equivalents": cost,
-        "claims": [verdict.to_dict() for verdict in claims.judged(plan.scale, numbers)],
-        "published": claims.sources,
-        "configs": {case: plain(config) for case, config in plan.cases.items()},
-        "environment": environment(),
-    }
+        weights=list(plan.weights),
+        data=read_json(first / "result.json", ("data",))["data"],
+        forward_equivalents=cost,
+    )

@@ -12,16 +12,14 @@ from typing import Any
 
 from danskin.data import load
 from danskin.errors import ConfigError
-from danskin.files import read_json, write_json, write_text
+from danskin.files import read_json, write_json
 from danskin.recipes.cost import costs
-from danskin.recipes.folder import check_new_or_resumed, write_result
+from danskin.recipes.folder import begun, check_same, write_result
 from danskin.recipes.gather import gathered
 from danskin.recipes.page import write_page_of
 from danskin.recipes.rows import Plan
 from danskin.recipes.work import default_jobs, tasks_of, work
 from danskin.run.config import TrainConfig
-from danskin.run.lock import locked
-from danskin.run.recipe import parse_yaml, read_mapping, to_yaml
 from danskin.run.schema import build, plain
 
 
@@ -53,38 +51,16 @@ def reproduce(
     """
     if jobs is not None and jobs < 1:
         raise ConfigError(f"--jobs: expected at least 1, got {jobs}; leave it out for one per core")
-    _check_folder(plan, out, resume)
     for config in plan.cases.values():
         load(config.data.name, config.data.folder, download=config.data.download)  # before anything is written
-    with locked(out):
-        return _reproduced(plan, out, jobs, quiet, say)
-
-
-def _reproduced(plan: Plan, out: Path, jobs: int | None, quiet: bool, say: Callable[[str], None]) -> dict[str, Any]:
-    """Everything that is written."""
-    write_text(out / "plan.yaml", to_yaml(plan.to_plain()))
-    tasks = tasks_of(plan, out, quiet)
-    left, jobs = sum(not t.finished for t in tasks), jobs or default_jobs(plan)
-    say(f"{plan.row} at scale {plan.scale}: {plan.says}")
-    say(f"{len(tasks)} runs, {left} of them to do, {min(jobs, max(left, 1))} at a time, in {out}")
-    work(tasks, jobs)
-    result = gathered(plan, out, _costs(plan, out))
-    return write_result(out, result, lambda told: write_page_of(plan, out, told))
-
-
-def _check_folder(plan: Plan, out: Path, resume: bool) -> None:
-    check_new_or_resumed(out, resume)
-    path = out / "plan.yaml"
-    if not path.is_file():
-        return
-    known = _as_of_now(read_mapping(path))
-    asked = parse_yaml(to_yaml(plan.to_plain()), "the plan")
-    for key in asked.keys() | known.keys():
-        if key != "seeds" and asked.get(key) != known.get(key):
-            raise ConfigError(
-                f"{out}: expected what was begun there ({known.get('row')} at scale {known.get('scale')}), got another "
-                f"plan ({key} differs); choose another --out"
-            )
+    with begun(plan, out, resume, lambda asked, known, out: check_same(asked, _as_of_now(known), out)):
+        tasks = tasks_of(plan, out, quiet)
+        left, jobs = sum(not t.finished for t in tasks), jobs or default_jobs(plan)
+        say(f"{plan.row} at scale {plan.scale}: {plan.says}")
+        say(f"{len(tasks)} runs, {left} of them to do, {min(jobs, max(left, 1))} at a time, in {out}")
+        work(tasks, jobs)
+        result = gathered(plan, out, _costs(plan, out))
+        return write_result(out, result, lambda told: write_page_of(plan, out, told))
 
 
 def _as_of_now(known: dict[str, Any]) -> dict[str, Any]:

@@ -25,6 +25,8 @@ STUDIES = {path.parent.name.upper(): path.parent for path in sorted(Path(__file_
 #: Folders of the rows that are carried out in a way of their own: `plan_of` in plan.py, `run_study` in study.py, and
 #: `estimate` of the work in cost.py.
 OWN = {path.parent.name.upper(): path.parent for path in sorted(Path(__file__).parent.glob("*/row.yaml"))}
+#: Of all of them.
+ALL = FOLDERS | STUDIES | OWN
 #: Rows that another row's recipe shows.
 SHOWN_BY = {"C7": "C8", "C11": "C10", "C12": "C14", "C13": "C14"}
 #: All rows that are here, with what each shows and the command that shows it.
@@ -134,8 +136,7 @@ def row_named(name: str) -> str:
         )
     if known not in FOLDERS:
         raise ConfigError(
-            f"reproduce: expected a lecture row with a recipe, got {name!r}; "
-            f"{suggest(name.upper(), [*FOLDERS, *SHOWN_BY, *STUDIES, *OWN])}"
+            f"reproduce: expected a lecture row with a recipe, got {name!r}; {suggest(name.upper(), [*ALL, *SHOWN_BY])}"
         )
     return known
 

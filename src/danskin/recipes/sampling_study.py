@@ -1,31 +1,22 @@
-"""A lecture row of distributions: seeds as cells, numbers beside claims. LECTURE rows E1 and E3.
+"""A lecture row of distributions, by cases, methods and seeds. LECTURE rows E1, E3, E4, E6, F6.
 
-`row.yaml` of a row has cases with methods (a name and its settings) and scales. A folder OUT holds plan.yaml,
-cells.jsonl (a line for each case, method and seed; what is there is not run again), result.json, table.md, figures/ and
-report.html.
+`row.yaml` of a row has cases with methods (a name and its settings) and scales; its cells.py has `cell(settings, seed)`
+and `draw(result)`.
 """
 
 from __future__ import annotations
 
 import importlib
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import danskin
-from danskin.files import append_line, make_folder, open_to_append, read_lines, write_text
-from danskin.recipes.claims import Claims
-from danskin.recipes.folder import check_new_or_resumed, check_same, command_of, write_result
+from danskin.recipes.cells import gathered, over_seeds, run_cells
 from danskin.recipes.rows import OWN
 from danskin.recipes.scales import scaled
-from danskin.recipes.summary import summarize
-from danskin.report.reproduction import write_reproduction
-from danskin.run.lock import locked
-from danskin.run.recipe import merged, parse_yaml, read_mapping, to_yaml
-from danskin.run.record import environment
+from danskin.run.recipe import merged
 
 
 @dataclass(frozen=True)
@@ -119,79 +110,22 @@ def run_study(
         What result.json holds.
 
     Raises:
-        ConfigError: `out` has content and `resume` is not set, or holds another study.
+        ConfigError: `out` has content and `resume` is not set, or holds another plan.
         MissingError: POT is needed and not installed.
     """
-    check_new_or_resumed(out, resume)
-    there = out / "plan.yaml"
-    if there.is_file():
-        check_same(parse_yaml(to_yaml(study.to_plain()), "the study"), read_mapping(there), out, "study")
-    make_folder(out)
-    with locked(out):
-        write_text(there, to_yaml(study.to_plain()))
-        path = out / "cells.jsonl"
-        known_cells = read_lines(path, ("case", "method", "seed")) if path.is_file() else []
-        done = {(c["case"], c["method"], c["seed"]) for c in known_cells}
-        say(f"{study.row} at scale {study.scale}: {study.says}")
-        with open_to_append(path) as stream:
-            for case, method, seed in study.tasks():
-                if (case, method, seed) not in done:
-                    say(f"{case}: {study.names[method]}, seed {seed}")
-                    cell = study.code.cell(study.cases[case][method], seed)
-                    append_line(stream, path, {"case": case, "method": method, "seed": seed} | cell)
-        result = _gathered(study, read_lines(path))
-        return write_result(
-            out, result, lambda told: write_reproduction(out, told, study.code.draw(told), command_of(study))
-        )
-
-
-def _gathered(study: Sampling, cells: list[dict[str, Any]]) -> dict[str, Any]:
-    """What result.json holds."""
-    claims = Claims.read(read_mapping(OWN[study.row] / "claims.yaml"))
-    values: dict[tuple[str, str, str, str], list[float]] = defaultdict(list)
-    shares: set[tuple[str, str, str, str]] = set()
-    columns: dict[str, dict[str, None]] = {case: {} for case in study.cases}
-    wanted = set(study.tasks())
-    for cell in cells:
-        if (cell["case"], cell["method"], cell["seed"]) not in wanted:
-            continue
-        for kind in ("numbers", "shares"):
-            for column, value in cell.get(kind, {}).items():
-                key = cell["case"], cell["method"], column, "-"
-                values[key].append(value)
-                columns[cell["case"]][column] = None
-                if kind == "shares":
-                    shares.add(key)
-    numbers = {key: summarize(found, "share" if key in shares else "number") for key, found in values.items()}
-    rows = []
-    for key, found in numbers.items():
-        where = dict(zip(("case", "method", "column", "weights"), key, strict=True))
-        rows.append(where | found | {"published": claims.published_of(key)})
-    note = (
-        f"mean over {study.seeds} seed{'' if study.seeds == 1 else 's'} ± half of a 95 % interval; shares in percent; "
-        "[published]"
+    return run_cells(
+        study,
+        out,
+        lambda case, method, seed: study.code.cell(study.cases[case][method], seed),
+        lambda cells: gathered(study, cells, configs=study.cases, note=_note(study)),
+        study.code.draw,
+        resume=resume,
+        say=say,
     )
-    return {
-        "danskin": danskin.__version__,
-        "row": study.row,
-        "title": study.title,
-        "scale": study.scale,
-        "says": study.says,
-        "seeds": list(range(study.seeds)),
-        "cases": list(study.cases),
-        "methods": study.names,
-        "columns": {case: list(found) for case, found in columns.items()},
-        "attacks": {},
-        "weights": ["-"],
-        "data": {},
-        "note": note,
-        "measured": rows,
-        "forward_equivalents": {},
-        "claims": [verdict.to_dict() for verdict in claims.judged(study.scale, numbers)],
-        "published": claims.sources,
-        "configs": study.cases,
-        "environment": environment(),
-    }
+
+
+def _note(study: Sampling) -> str:
+    return f"{over_seeds(study)}; shares in percent; [published]"
 
 
 def number_of(result: Mapping[str, Any], case: str, method: str, column: str) -> Mapping[str, Any] | None:

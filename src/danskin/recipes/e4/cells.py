@@ -5,75 +5,26 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from functools import cache
-from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from danskin.critics import AdamAscent, FittedDual, NeuralDual, Potential, lipschitz_critic, population_bound
+from danskin.critics import FittedDual, Potential, population_bound
 from danskin.critics.dual import unit_critic
-from danskin.data import load
-from danskin.data.toys import gaussians_8
+from danskin.recipes.critic_cells import dual, exact, fitted, pair, proved
 from danskin.report.drawing import Drawn
 from danskin.report.witness import witness_maps
-from danskin.transport import wasserstein
 
 _SHOWN = 150  # points of each sample in the figure
 _VIEW, _CELLS = 2.0, 41
-
-
-@cache
-def pair(problem: str, n: int | None, seed: int) -> tuple[Tensor, Tensor]:
-    """The two samples of a problem, float32 (n, d); n None takes all digits, with pixels in [0, 1]."""
-    g = torch.Generator().manual_seed(1000 + seed)
-    if problem == "gaussians_8":
-        return gaussians_8(n or 1024, seed=seed)[0], 0.5 * torch.randn(n or 1024, 2, generator=g)
-    if problem == "shift_10":
-        x, y = (torch.randn(n or 1024, 10, generator=g) for _ in range(2))
-        y[:, 0] += 1
-        return x, y
-    data = load("digits")
-    x, y = torch.cat([data.x_train, data.x_test]).flatten(1) / 255, torch.cat([data.y_train, data.y_test])
-    return x[y < 5][:n], x[y >= 5][:n]
-
-
-@cache
-def exact(problem: str, n: int | None, seed: int) -> Any:
-    """Optimal transport of the two samples."""
-    return wasserstein(*pair(problem, n, seed))
-
-
-def critic(settings: Mapping[str, Any], dims: int, seed: int) -> nn.Module:
-    """The network of a method, untrained."""
-    if settings["linear"] != "plain":
-        kinds = {"activation": settings["activation"], "linear": settings["linear"]}
-        return lipschitz_critic(dims, width=settings["width"], seed=seed, **kinds)
-    sizes, layers = [dims, *[settings["width"]] * 3], list[nn.Module]()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        for n, m in pairwise(sizes):
-            layers += [nn.Linear(n, m), nn.ReLU()]
-        return nn.Sequential(*layers, nn.Linear(sizes[-1], 1))
-
-
-def dual(settings: Mapping[str, Any], dims: int, seed: int) -> NeuralDual:
-    """A method."""
-    ascent = AdamAscent(settings["steps"], settings.get("lr", 3e-3), penalty=settings.get("penalty", 0))
-    return NeuralDual(critic(settings, dims, seed), ascent, seed=seed)
-
-
 _FITTED: dict[str, FittedDual] = {}  # those of seed 0 that the figure shows
 
 
-def fitted(settings: Mapping[str, Any], seed: int) -> FittedDual:
+def _kept(settings: Mapping[str, Any], seed: int) -> FittedDual:
     """The trained critic of a method; kept for the figure where it is in the plane."""
     key = repr((sorted(settings.items(), key=str), seed))
-    if key in _FITTED:
-        return _FITTED[key]
-    x, y = pair(settings["problem"], settings["n"], seed)
-    found = dual(settings, x.shape[1], seed).fit(x, y)
+    found = _FITTED.get(key) or fitted(settings, seed)
     if settings["problem"] == "gaussians_8" and seed == 0:
         _FITTED[key] = found
     return found
@@ -90,19 +41,9 @@ def cell(settings: Mapping[str, Any], seed: int) -> dict[str, Any]:
     if settings.get("held_out"):
         numbers = _held_out(settings, x, y, seed)
         return {"numbers": numbers | {"CPU s": time.process_time() - start}, "shares": {}}
-    bound = fitted(settings, seed).bound
-    numbers = {
-        "certified bound": bound.lower,
-        "raw critic gap": bound.gap,
-        "Lipschitz constant": bound.lipschitz.value,
-        "raw gap / exact": bound.gap / truth,
-        "certified above exact": max(bound.lower - truth * (1 + 1e-9), 0.0),
-        "CPU s": time.process_time() - start,
-    }
-    return {
-        "numbers": numbers,
-        "shares": {"certified of exact": bound.lower / truth},
-    }
+    found = proved(_kept(settings, seed), truth)
+    found["numbers"]["CPU s"] = time.process_time() - start
+    return found
 
 
 def _held_out(settings: Mapping[str, Any], x: Tensor, y: Tensor, seed: int) -> dict[str, float]:
@@ -131,7 +72,7 @@ def draw(result: Mapping[str, Any]) -> list[Drawn]:
     }
     for method, settings in methods.items():
         if "linear" in settings and not settings.get("held_out"):
-            functions[method] = unit_critic(fitted(settings, 0))
+            functions[method] = unit_critic(_kept(settings, 0))
     fields = {result["methods"][m]: f(grid).view(_CELLS, _CELLS).T.numpy() for m, f in functions.items()}
     svg = witness_maps(fields, _VIEW, x[:_SHOWN].numpy(), y[:_SHOWN].numpy())
     words = (

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from danskin.files import slug
 from danskin.recipes.f2.plan import GANPlan, place
 from danskin.report.curves import drawn
 from danskin.report.drawing import Array, Drawn
@@ -20,7 +20,7 @@ def draw(plan: GANPlan, out: Path) -> list[Drawn]:
     figures = []
     for case in plan.cases:
         methods = [m for c, m in plan.configs if c == case]
-        name = re.sub("[^a-z0-9]+", "-", case.lower()).strip("-")
+        name = slug(case)
         looks, real = _looks(plan, out, case, methods)
         caption = f"{case}: samples of seed 0 after training."
         if looks and real is not None:

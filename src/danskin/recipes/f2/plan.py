@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from danskin.files import slug
 from danskin.recipes.scales import scaled
 from danskin.run.gan import GANConfig, gan_config_of
 from danskin.run.recipe import merged
@@ -65,7 +65,7 @@ class GANPlan:
 
 def place(case: str, method: str, seed: int) -> str:
     """The folder of a run within that of the row."""
-    return f"{re.sub('[^a-z0-9]+', '-', case.lower()).strip('-')}/{method}/seed-{seed}"
+    return f"{slug(case)}/{method}/seed-{seed}"
 
 
 def plan_of(name: str, scale: str = "smoke", seeds: int | None = None) -> GANPlan:

@@ -10,19 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import danskin
-from danskin.errors import ConfigError
-from danskin.files import write_text
 from danskin.metrics import bootstrap, cvar
-from danskin.recipes.claims import Claims
-from danskin.recipes.folder import check_new_or_resumed, command_of, write_result
+from danskin.recipes.folder import begun, command_of, write_result
 from danskin.recipes.g3.figures import draw
-from danskin.recipes.g3.plan import FOLDER, RLPlan
-from danskin.recipes.scales import SCALES
+from danskin.recipes.g3.plan import RLPlan
+from danskin.recipes.result import result_of
 from danskin.report.reproduction import write_reproduction
-from danskin.run.lock import locked
-from danskin.run.recipe import parse_yaml, read_mapping, to_yaml
-from danskin.run.record import environment
 from danskin.run.robust_rl import run_robust_rl
 from danskin.run.schema import plain
 
@@ -36,13 +29,8 @@ def run_study(plan: RLPlan, out: Path, *, resume: bool, say: Callable[[str], Non
         ConfigError: the folder has content and `resume` is not set, or holds another plan.
         MissingError: gymnasium or mujoco is needed and not installed.
     """
-    check_new_or_resumed(out, resume)
-    path = out / "plan.yaml"
-    if path.is_file() and read_mapping(path) != parse_yaml(to_yaml(plan.to_plain()), "the plan"):
-        raise ConfigError(f"{out}: expected what was begun there, got another plan; choose another --out")
-    say(f"G3 at scale {plan.scale}: {plan.says}")
-    with locked(out):
-        write_text(path, to_yaml(plan.to_plain()))
+    with begun(plan, out, resume):
+        say(f"G3 at scale {plan.scale}: {plan.says}")
         runs = {}
         for label, config in plan.methods.items():
             say(f"{plan.names[label]}: {config.seeds} seeds, {config.schedule.steps} steps each")
@@ -83,10 +71,7 @@ def _between(values: Tensor, statistic: Callable[[Tensor], Tensor]) -> Tensor:
 def gathered(plan: RLPlan, runs: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """What result.json holds."""
     returns = {label: torch.tensor(run["returns"], dtype=torch.float64) for label, run in runs.items()}
-    columns, claims = (
-        columns_of(next(iter(runs.values())), plan.tail),
-        Claims.read(read_mapping(FOLDER / "claims.yaml")),
-    )
+    columns = columns_of(next(iter(runs.values())), plan.tail)
     names = dict(plan.names) | {f"{a} - {b}": f"{plan.names[a]} minus {plan.names[b]}" for a, b in plan.pairs}
     numbers: dict[tuple[str, str, str, str], dict[str, Any]] = {}
     for column, statistic in columns.items():
@@ -96,34 +81,18 @@ def gathered(plan: RLPlan, runs: dict[str, dict[str, Any]]) -> dict[str, Any]:
             both = torch.stack([returns[a], returns[b]], 1)  # (seeds, 2, conditions): seeds stay pairs
             found = _number(partial(_between, statistic=statistic), both)
             numbers[DIFFERENCES, f"{a} - {b}", column, "-"] = found
-    keys = ("case", "method", "column", "weights")
-    rows = [dict(zip(keys, key, strict=True)) | found | {"published": None} for key, found in numbers.items()]
     config = next(iter(plan.methods.values()))
-    return {
-        "danskin": danskin.__version__,
-        "row": plan.row,
-        "title": plan.title,
-        "scale": plan.scale,
-        "says": plan.says,
-        "seeds": list(range(plan.seeds)),
-        "cases": [RETURNS, DIFFERENCES],
-        "methods": names,
-        "columns": {RETURNS: list(columns), DIFFERENCES: list(columns)},
-        "attacks": {},
-        "weights": ["-"],
-        "data": {},
-        "note": f"returns of {config.sweep.episodes} episodes, mean over {plan.seeds} seeds ± half of a 95 % bootstrap "
+    return result_of(
+        plan,
+        numbers,
+        columns={RETURNS: list(columns), DIFFERENCES: list(columns)},
+        configs={label: plain(config) for label, config in plan.methods.items()},
+        methods=names,
+        note=f"returns of {config.sweep.episodes} episodes, mean over {plan.seeds} seeds ± half of a 95 % bootstrap "
         "interval over seeds; higher is better",
-        "measured": rows,
-        "conditions": next(iter(runs.values()))["conditions"],
-        "returns": {label: run["returns"] for label, run in runs.items()},
-        "forward_equivalents": {},
-        # Claims are of the scales that all rows have; mujoco is none of them.
-        "claims": [v.to_dict() for v in claims.judged(plan.scale, numbers)] if plan.scale in SCALES else [],
-        "published": claims.sources,
-        "configs": {label: plain(config) for label, config in plan.methods.items()},
-        "environment": environment(),
-    }
+        conditions=next(iter(runs.values()))["conditions"],
+        returns={label: run["returns"] for label, run in runs.items()},
+    )
 
 
 def _number(statistic: Callable[[Tensor], Tensor], values: Tensor) -> dict[str, Any]:
