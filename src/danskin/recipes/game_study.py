@@ -143,7 +143,7 @@ def _note(study: Study) -> str:
     n = " or ".join(str(k) for k in sorted({told.get("starts", study.starts) for told in study.cases.values()}))
     return (
         f"shares of {n} starts in percent, distances and gaps as numbers (the median of the starts); "
-        f"{over_seeds(study)}; [published]"
+        f"{over_seeds(study)}"
     )
 
 

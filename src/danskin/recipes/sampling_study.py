@@ -125,7 +125,7 @@ def run_study(
 
 
 def _note(study: Sampling) -> str:
-    return f"{over_seeds(study)}; shares in percent; [published]"
+    return f"{over_seeds(study)}; shares in percent"
 
 
 def number_of(result: Mapping[str, Any], case: str, method: str, column: str) -> Mapping[str, Any] | None:

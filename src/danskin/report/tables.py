@@ -59,14 +59,15 @@ def table(result: Mapping[str, Any], case: str) -> tuple[list[str], list[list[st
 
 def note(result: Mapping[str, Any]) -> str:
     """How to read the table."""
+    published = "; [published]" if any(m.get("published") is not None for m in result["measured"]) else ""
     if "note" in result:
-        return str(result["note"])
+        return f"{result['note']}{published}"
     kinds = dict.fromkeys(m["interval_kind"] for m in result["measured"] if m["interval_kind"])
     what = "accuracies in percent, mean over {} seed{}".format(
         len(result["seeds"]), "" if len(result["seeds"]) == 1 else "s"
     )
     spread = f" ± half of a 95 % interval ({', '.join(kinds)})" if kinds else ""
-    return f"{what}{spread}; [published]; {result['data']['test']} test examples of {result['data']['name']}"
+    return f"{what}{spread}{published}; {result['data']['test']} test examples of {result['data']['name']}"
 
 
 def claim_rows(result: Mapping[str, Any]) -> Iterable[list[str]]:
