@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from danskin.errors import InputError
+from danskin.errors import InputError, ModelError
 from danskin.lipschitz import product_bound, read
 from danskin.lipschitz.layers import (
     Abs,
@@ -215,8 +215,9 @@ def test_clipping_bounds_weights_and_leaves_normalisation_alone():
     assert torch.equal(net[1].weight, torch.ones(4))
     clip_weights_(net, 0.01, normalization=True)
     assert torch.equal(net[1].weight, torch.full((4,), 0.01))
-    with pytest.raises(InputError, match="c > 0"):
-        clip_weights_(net, 0.0)
+    for c in (0.0, math.inf, math.nan):
+        with pytest.raises(InputError, match="c > 0"):
+            clip_weights_(net, c)
 
 
 def network():
@@ -299,8 +300,40 @@ def test_wrong_sizes_are_named():
         SpectralLinear(2, 2, mode="svd")
     with pytest.raises(InputError, match="expected method"):
         OrthogonalLinear(2, 2, method="qr")
-    with pytest.raises(InputError, match="out_features"):
-        OrthogonalLinear(2, 0)
+    for said, make in {
+        "OrthogonalLinear.out_features": lambda: OrthogonalLinear(2, 0),
+        "SpectralLinear.iterations": lambda: SpectralLinear(2, 2, iterations=0),
+        "OrthogonalLinear.iterations": lambda: OrthogonalLinear(2, 2, iterations=1.5),
+        "OrthogonalKernel.iterations": lambda: OrthogonalConv2d(1, 4, 3, iterations=-1),
+        "AOLConv2d.padding": lambda: AOLConv2d(1, 4, 3, padding=-1),
+        "OrthogonalConv2d.padding": lambda: OrthogonalConv2d(1, 4, 3, padding="same"),
+        "OrthogonalConv2d.kernel_size": lambda: OrthogonalConv2d(1, 4, (3, 3)),
+        "OrthogonalConvTranspose2d.in_channels": lambda: OrthogonalConvTranspose2d(0, 2, 3),
+        "OrthogonalConvTranspose2d.stride": lambda: OrthogonalConvTranspose2d(2, 2, 3, 0),
+        "output_padding: expected less than the stride": lambda: OrthogonalConvTranspose2d(2, 2, 3, 2, 1, 2),
+        "image_size: expected one number or two": lambda: SpectralConv2d(1, 1, 3, image_size=(8,)),
+        "image_size's height": lambda: SpectralConv2d(1, 1, 3, image_size=2.5),
+        "GroupSort.size": lambda: GroupSort(0),
+        "dimension 1 of channels": lambda: MaxMin()(torch.zeros(4)),
+        "expected images": lambda: OrthogonalConv2d(1, 4, 3)(torch.zeros(9)),
+    }.items():
+        with pytest.raises(InputError, match=said):
+            make()
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [OrthogonalLinear(3, 3), SpectralLinear(3, 3), OrthogonalConv2d(1, 2, 3), AOLConv2d(1, 2, 3), LinearSpline(3),
+     SpectralConv2d(1, 2, 3, image_size=4), OrthogonalConvTranspose2d(2, 1, 3)],
+    ids=lambda layer: type(layer).__name__,
+)  # fmt: skip
+def test_weights_that_are_not_finite_have_no_constant(layer):
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.fill_(math.nan)
+    with pytest.raises(ModelError, match="finite weights"):
+        _ = layer.lipschitz
+    assert not norm_at_any_size(torch.full((1, 1, 3, 3), math.nan), 1) < math.inf
 
 
 def test_training_resumes_bit_for_bit_in_power_mode():

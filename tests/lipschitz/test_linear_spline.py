@@ -107,8 +107,10 @@ def test_networks_with_splines_are_certified_by_intervals_and_constants():
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"knots": 1}, "2 or more knots"),
+        ({"knots": 1}, "knots: expected at least 2"),
+        ({"knots": 2.5}, "knots: expected a whole number"),
         ({"reach": 0.0}, "positive"),
+        ({"reach": float("inf")}, "positive"),
         ({"init": "tanh"}, "expected one of"),
     ],
 )
@@ -117,6 +119,8 @@ def test_wrong_arguments_are_named(arguments, said):
         LinearSpline(2, **arguments)
     with pytest.raises(InputError, match="2 channels"):
         LinearSpline(2)(torch.zeros(1, 3))
+    with pytest.raises(InputError, match="dimension 2 of channels"):
+        LinearSpline(2, dim=2)(torch.zeros(1, 2))
 
 
 def test_the_range_of_a_spline_over_an_interval_is_that_of_many_points():

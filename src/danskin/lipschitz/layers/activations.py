@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from danskin.errors import InputError
-from danskin.lipschitz.layers.base import LipschitzLayer
+from danskin.lipschitz.layers.base import LipschitzLayer, check_whole, place_of
 
 
 class Unweighted(LipschitzLayer):
@@ -30,7 +30,7 @@ class GroupSort(Unweighted):
         dim: of the channels.
 
     Raises:
-        InputError: at a call, channels that are no multiple of the size.
+        InputError: at a call, channels that are no multiple of the size, or no such dimension.
 
     Reference: Anil, Lucas and Grosse, ICML 2019, section 4.
 
@@ -41,13 +41,12 @@ class GroupSort(Unweighted):
 
     def __init__(self, size: int = 2, *, descending: bool = False, dim: int = 1) -> None:
         super().__init__()
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise InputError(f"GroupSort.size: expected an integer of 1 or more, got {size!r}; correct it")
+        check_whole(self, 1, size=size)
         self.size, self.descending, self.dim = size, descending, dim
 
     def forward(self, x: Tensor) -> Tensor:
         """Sorted, in the shape of x."""
-        dim = self.dim % x.ndim
+        dim = place_of(self.dim, x, self)
         if x.shape[dim] % self.size:
             raise InputError(
                 f"{type(self).__name__}: expected a multiple of {self.size} channels, got {x.shape[dim]} in dimension "

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from danskin.callables import once
-from danskin.errors import InputError
+from danskin.errors import InputError, ModelError
+from danskin.inputs import whole_number
 
 
 class LipschitzLayer(nn.Module, ABC):
@@ -36,6 +37,19 @@ class Constrained(LipschitzLayer, ABC):
     def make_weight(self) -> Tensor:
         """The weight from the parameters, differentiable, in float32 or float64."""
 
+    @abstractmethod
+    def norm(self, weight: Tensor) -> float:
+        """At least the l2 norm of the map that has this weight, in float64."""
+
+    @property
+    def lipschitz(self) -> float:
+        """`norm` of the weight of eval mode, as rounded to the dtype it is used in.
+
+        Raises:
+            ModelError: it is not finite.
+        """
+        return self.norm(finite(self.settled_weight(), self))
+
     def constrained_weight(self) -> Tensor:
         """The weight that `forward` uses, in the dtype of the parameters; mixed precision does not reach inside."""
         like = next(self.parameters())
@@ -54,6 +68,31 @@ class Constrained(LipschitzLayer, ABC):
                 return self.constrained_weight()
         finally:
             self.training = training
+
+
+def finite(weight: Tensor, layer: nn.Module) -> Tensor:
+    """The weight, of which a constant may be told."""
+    if not bool(weight.isfinite().all()):
+        raise ModelError(
+            f"{type(layer).__name__}: expected finite weights, got NaN or infinity; look where training diverged"
+        )
+    return weight
+
+
+def check_whole(layer: nn.Module, least: int, **given: object) -> None:
+    """Settings are whole numbers of at least so much."""
+    for name, value in given.items():
+        whole_number(value, f"{type(layer).__name__}.{name}", least)
+
+
+def place_of(dim: int, x: Tensor, layer: nn.Module) -> int:
+    """The dimension of the channels, counted from the front."""
+    if not -x.ndim <= dim < x.ndim:
+        raise InputError(
+            f"{type(layer).__name__}: expected inputs with a dimension {dim} of channels, got shape {tuple(x.shape)}; "
+            "put the batch first, or set dim"
+        )
+    return dim % x.ndim
 
 
 def fresh_bias(outputs: int, fan_in: int) -> nn.Parameter:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -23,8 +25,8 @@ def clip_weights_(module: nn.Module, c: float, *, normalization: bool = False) -
 
     Reference: Arjovsky, Chintala and Bottou, ICML 2017, algorithm 1. Lecture: F3.
     """
-    if not c > 0:
-        raise InputError(f"clip_weights_: expected c > 0, got {c}; the paper takes 0.01")
+    if not 0 < c < math.inf:
+        raise InputError(f"clip_weights_: expected a finite c > 0, got {c}; the paper takes 0.01")
     norms = (_NormBase, nn.LayerNorm, nn.GroupNorm)
     for part in module.modules():
         if normalization or not isinstance(part, norms):

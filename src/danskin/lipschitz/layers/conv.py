@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import math
 from abc import ABC
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from danskin.errors import InputError
-from danskin.lipschitz.layers.base import Constrained, below_one, exact_enough, fill_, fresh_bias
+from danskin.lipschitz.layers.base import Constrained, below_one, check_whole, exact_enough, fill_, fresh_bias
 from danskin.lipschitz.layers.gram import gram_norm
-from danskin.lipschitz.layers.kernels import (
-    autocorrelation,
-    block_product,
-    interleaved,
-    joined,
-    norm_at_any_size,
-    symbols,
-)
+from danskin.lipschitz.layers.kernels import autocorrelation, interleaved, joined, norm_at_any_size, symbols
 from danskin.lipschitz.layers.linear import Mode, check_mode
 from danskin.lipschitz.layers.operator import Operator
-from danskin.lipschitz.layers.orthogonalize import Method, check_method, initial, orthogonal
+from danskin.lipschitz.layers.orthogonal_kernel import OrthogonalKernel
+from danskin.lipschitz.layers.orthogonalize import Method
+from danskin.lipschitz.layers.power import advance_, estimate, unit
 
 PaddingMode = Literal["zeros", "circular"]
 
@@ -43,10 +38,8 @@ class ConstrainedConv2d(Constrained, ABC):
     ) -> None:
         super().__init__()
         name = type(self).__name__
-        sizes = {"in_channels": in_channels, "out_channels": out_channels, "kernel_size": kernel_size, "stride": stride}
-        for what, size in (*sizes.items(), ("padding + 1", padding + 1)):
-            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-                raise InputError(f"{name}.{what}: expected an integer of 1 or more, got {size!r}; correct it")
+        check_whole(self, 1, in_channels=in_channels, out_channels=out_channels, kernel_size=kernel_size, stride=stride)
+        check_whole(self, 0, padding=padding)
         if padding_mode not in ("zeros", "circular"):
             raise InputError(
                 f"{name}.padding_mode: expected 'zeros' or 'circular', got {padding_mode!r}; reflected and repeated "
@@ -67,17 +60,23 @@ class ConstrainedConv2d(Constrained, ABC):
 
     def forward(self, x: Tensor) -> Tensor:
         """W * x + b, (batch, in_channels, height, width) to (batch, out_channels, ...)."""
-        self.check_size(x)
-        return self.operator((x.shape[-2], x.shape[-1])).apply(x, self.constrained_weight(), self.bias)
+        if x.ndim < 3:
+            raise InputError(f"{type(self).__name__}: expected images (batch, channels, height, width), got {x.ndim}-D")
+        size = (x.shape[-2], x.shape[-1])
+        self.check_size(size)
+        return self.operator(size).apply(x, self.constrained_weight(), self.bias)
 
-    def check_size(self, x: Tensor) -> None:
-        """An image for which the constant holds."""
-        _check_circular(self, (x.shape[-2], x.shape[-1]))
+    def check_size(self, size: tuple[int, int]) -> None:
+        """Images for which the constant holds."""
+        if self.padding_mode == "circular" and (size[0] % self.stride or size[1] % self.stride):
+            raise InputError(
+                f"{type(self).__name__}: expected images whose sides are multiples of the stride {self.stride} for "
+                f"circular padding, got {size[0]} x {size[1]}; crop or pad them"
+            )
 
-    @property
-    def lipschitz(self) -> float:
-        """A bound of the norm on images of every size, in float64 (`kernels.norm_at_any_size`)."""
-        return norm_at_any_size(self.settled_weight(), self.stride)
+    def norm(self, weight: Tensor) -> float:
+        """A bound on images of every size (`kernels.norm_at_any_size`)."""
+        return norm_at_any_size(weight, self.stride)
 
     def export(self) -> nn.Conv2d:
         """`nn.Conv2d` with the weight in use."""
@@ -94,14 +93,6 @@ class ConstrainedConv2d(Constrained, ABC):
         return (
             f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}, "
             f"padding={self.padding}, padding_mode={self.padding_mode!r}"
-        )
-
-
-def _check_circular(layer: ConstrainedConv2d, size: tuple[int, int]) -> None:
-    if layer.padding_mode == "circular" and (size[0] % layer.stride or size[1] % layer.stride):
-        raise InputError(
-            f"{type(layer).__name__}: expected images whose sides are multiples of the stride {layer.stride} for "
-            f"circular padding, got {size[0]} x {size[1]}; crop or pad them"
         )
 
 
@@ -148,26 +139,31 @@ class SpectralConv2d(ConstrainedConv2d):
     ) -> None:
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, padding_mode, bias)
         check_mode(mode, "SpectralConv2d")
-        height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+        check_whole(self, 1, iterations=iterations)
+        sides = tuple(image_size) if isinstance(image_size, Sequence) else (image_size, image_size)
+        if len(sides) != 2:
+            raise InputError(f"SpectralConv2d.image_size: expected one number or two, got {image_size!r}; correct it")
+        height, width = sides
+        check_whole(self, 1, **{"image_size's height": height, "image_size's width": width})
         if min(height, width) + 2 * padding < kernel_size:
             raise InputError(
                 f"SpectralConv2d.image_size: expected at least {kernel_size - 2 * padding} pixels a side for "
                 f"kernel_size={kernel_size} and padding={padding}, got {height} x {width}; correct it"
             )
         self.image_size, self.mode, self.iterations = (height, width), mode, iterations
-        _check_circular(self, self.image_size)
+        super().check_size(self.image_size)
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, kernel_size, kernel_size))
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
         if mode == "power":
             with torch.no_grad():
                 zeros = torch.zeros(1, in_channels, height, width)
                 u = torch.randn_like(self.operator(self.image_size).apply(zeros, self.weight))
-                self.register_buffer("u", _unit(u))
-                self._iterate(self.weight, 15)
+                self.register_buffer("u", unit(u))
+                advance_(self.u, self.weight, self.operator(self.image_size), 15)
 
-    def check_size(self, x: Tensor) -> None:
-        """An image no larger than those that sigma was taken for."""
-        size, most = (x.shape[-2], x.shape[-1]), self.image_size
+    def check_size(self, size: tuple[int, int]) -> None:
+        """Images no larger than those that sigma was taken for."""
+        most = self.image_size
         wrong = size != most if self.padding_mode == "circular" else (size[0] > most[0] or size[1] > most[1])
         if wrong:
             kind = "exactly" if self.padding_mode == "circular" else "at most"
@@ -187,10 +183,8 @@ class SpectralConv2d(ConstrainedConv2d):
         operator = self.operator(self.image_size)
         if self.mode == "power":
             if self.training:
-                self._iterate(weight, self.iterations)
-            u = self.u.to(weight.dtype).clone()
-            v = _unit(operator.transposed(u, weight.detach()))
-            return (u * operator.apply(v, weight)).sum()
+                advance_(self.u, weight, operator, self.iterations)
+            return estimate(self.u, weight, operator)
         if self.mode == "exact" and self.padding_mode == "zeros":
             return torch.linalg.matrix_norm(operator.matrix(weight), 2)
         circular = self.padding_mode == "circular"
@@ -199,60 +193,9 @@ class SpectralConv2d(ConstrainedConv2d):
             return torch.linalg.svdvals(symbols(weight, self.stride, grid)).amax()
         return gram_norm(symbols(weight.double(), self.stride, grid)).amax().to(weight.dtype)
 
-    @torch.no_grad()
-    def _iterate(self, weight: Tensor, steps: int) -> None:
-        operator, u = self.operator(self.image_size), self.u.to(weight.dtype)
-        for _ in range(steps):
-            u = _unit(operator.apply(_unit(operator.transposed(u, weight)), weight))
-        self.u.copy_(u)
-
-    @property
-    def lipschitz(self) -> float:
-        """The norm of the weight in use on images of `image_size`, certified in float64."""
-        return self.operator(self.image_size).certified_norm(self.settled_weight())
-
-
-def _unit(v: Tensor) -> Tensor:
-    return v / torch.linalg.vector_norm(v).clamp_min(torch.finfo(v.dtype).tiny)
-
-
-class OrthogonalKernel(nn.Module):
-    r"""A kernel K with C C^T = I (or C^T C = I, where there are more outputs) for its convolution C of stride s.
-
-    K = R . [P_1, I - P_1] . ... . F: F is semi-orthogonal (1 x 1), each [P, I - P] is orthogonal for every projection P
-    and makes the kernel one longer, vertical and horizontal in turn, and R is semi-orthogonal on patches of s x s.
-    Exact on the infinite grid and with circular padding; zero padding drops parts, so the norm stays 1.
-
-    Reference: Li et al., NeurIPS 2019 (BCOP); Boissin et al., "AOC", 2025 (its product with the stride's part).
-    """
-
-    def __init__(self, inputs: int, outputs: int, size: int, stride: int, method: Method, iterations: int) -> None:
-        super().__init__()
-        check_method(method, "OrthogonalConv2d")
-        if size < stride:
-            raise InputError(
-                f"OrthogonalConv2d.kernel_size: expected at least the stride {stride}, got {size}: smaller kernels "
-                "skip pixels and cannot keep norms; use a larger one"
-            )
-        self.stride, self.method, self.iterations = stride, method, iterations
-        patch = stride * stride
-        middle = max(inputs, outputs // patch) if outputs % patch == 0 else inputs
-        factors = 2 * (size - stride)
-        self.first = nn.Parameter(initial((middle, inputs), method))
-        self.bases = nn.Parameter(initial((factors, middle, middle // 2), method))
-        self.last = nn.Parameter(initial((outputs, middle * patch), method))
-
-    def forward(self) -> Tensor:
-        """(outputs, inputs, size, size), differentiable."""
-        first, bases, last = (
-            orthogonal(exact_enough(raw), self.method, self.iterations) for raw in (self.first, self.bases, self.last)
-        )
-        kernel = block_product(first[..., None, None], bases @ bases.mT)
-        s = self.stride
-        patches = last.view(len(last), -1, s, s)
-        # a kernel after another is their convolution; conv2d correlates, so one of them is turned around
-        both = F.conv2d(kernel.transpose(0, 1), patches.flip(2, 3), padding=s - 1).transpose(0, 1)
-        return below_one(both, both[0].numel() + len(last))
+    def norm(self, weight: Tensor) -> float:
+        """On images of `image_size`."""
+        return self.operator(self.image_size).certified_norm(weight)
 
 
 class OrthogonalConv2d(ConstrainedConv2d):

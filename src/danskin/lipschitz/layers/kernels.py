@@ -61,7 +61,7 @@ def norm_at_any_size(kernel: Tensor, stride: int) -> float:
     G = F.pad(G, (0, points[1] - G.shape[3], 0, points[0] - G.shape[2])).roll([-r for r in degrees], (2, 3))
     values = torch.linalg.eigvalsh(torch.fft.rfft2(G).flatten(2).permute(2, 0, 1))
     least, most = float(values.amin()), float(values.amax())
-    return math.sqrt(max(0.0, (most + least) / 2 + factor * (most - least) / 2)) * (1 + MARGIN)
+    return math.sqrt(max((most + least) / 2 + factor * (most - least) / 2, 0.0)) * (1 + MARGIN)
 
 
 def symbols(kernel: Tensor, stride: int, grid: tuple[int, int]) -> Tensor:

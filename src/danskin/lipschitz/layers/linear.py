@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from danskin.errors import InputError
-from danskin.lipschitz.layers.base import Constrained, below_one, exact_enough, fill_, fresh_bias
+from danskin.lipschitz.layers.base import Constrained, below_one, check_whole, exact_enough, fill_, fresh_bias
 from danskin.lipschitz.layers.gram import gram_norm
 from danskin.lipschitz.layers.orthogonalize import Method, check_method, initial, orthogonal
+from danskin.lipschitz.layers.power import Matrix, advance_, estimate, unit
 from danskin.lipschitz.norms import matrix_norm
 
 Mode = Literal["power", "exact", "bound"]
@@ -30,9 +31,7 @@ class ConstrainedLinear(Constrained, ABC):
 
     def __init__(self, in_features: int, out_features: int, bias: bool) -> None:
         super().__init__()
-        for name, size in (("in_features", in_features), ("out_features", out_features)):
-            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-                raise InputError(f"{type(self).__name__}.{name}: expected an integer of 1 or more, got {size!r}")
+        check_whole(self, 1, in_features=in_features, out_features=out_features)
         self.in_features, self.out_features = in_features, out_features
         self.weight = nn.Parameter(torch.empty(out_features, in_features))
         self.bias = fresh_bias(out_features, in_features) if bias else None
@@ -41,10 +40,9 @@ class ConstrainedLinear(Constrained, ABC):
         """W x + b, (..., in_features) to (..., out_features)."""
         return F.linear(x, self.constrained_weight(), self.bias)
 
-    @property
-    def lipschitz(self) -> float:
-        """The norm of the weight in use, by a decomposition in float64."""
-        return matrix_norm(self.settled_weight())
+    def norm(self, weight: Tensor) -> float:
+        """The largest singular value, by a decomposition in float64."""
+        return matrix_norm(weight)
 
     def export(self) -> nn.Linear:
         """`nn.Linear` with the weight in use."""
@@ -80,40 +78,27 @@ class SpectralLinear(ConstrainedLinear):
     ) -> None:
         super().__init__(in_features, out_features, bias)
         check_mode(mode, "SpectralLinear")
+        check_whole(self, 1, iterations=iterations)
         self.mode, self.iterations = mode, iterations
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
         if mode == "power":
-            self.register_buffer("u", F.normalize(torch.randn(out_features), dim=0))
             with torch.no_grad():
-                self._iterate(self.weight, 15)
+                self.register_buffer("u", unit(torch.randn(out_features)))
+                advance_(self.u, self.weight, Matrix(), 15)
 
     def make_weight(self) -> Tensor:
         """W / sigma."""
         weight = exact_enough(self.weight)
         if self.mode == "power":
             if self.training:
-                self._iterate(weight, self.iterations)
-            u = self.u.to(weight.dtype).clone()  # a second call before backward() moves the buffer
-            v = _unit(weight.detach().mT @ u)
-            sigma = u @ weight @ v
+                advance_(self.u, weight, Matrix(), self.iterations)
+            sigma = estimate(self.u, weight, Matrix())
         elif self.mode == "exact":
             sigma = torch.linalg.matrix_norm(weight, 2)
         else:
             sigma = gram_norm(weight.double()).to(weight.dtype)
         unit = weight / sigma.clamp_min(torch.finfo(weight.dtype).tiny)
         return unit if self.mode == "power" else below_one(unit, min(weight.shape))
-
-    @torch.no_grad()
-    def _iterate(self, weight: Tensor, steps: int) -> None:
-        u = self.u.to(weight.dtype)
-        for _ in range(steps):
-            u = _unit(weight @ _unit(weight.mT @ u))
-        self.u.copy_(u)
-
-
-def _unit(v: Tensor) -> Tensor:
-    """V / |v|: clamped and not |v| + eps, which takes small weights for smaller ones."""
-    return v / torch.linalg.vector_norm(v).clamp_min(torch.finfo(v.dtype).tiny)
 
 
 class OrthogonalLinear(ConstrainedLinear):
@@ -125,7 +110,7 @@ class OrthogonalLinear(ConstrainedLinear):
         bias: whether there is one.
         method: "bjorck": the nearest orthogonal matrix by iteration, norm <= 1 at every iterate; "householder":
             a product of reflections; "cayley": of a skew matrix, one linear solve. Both are exact up to rounding.
-        iterations: of Björck.
+        iterations: of Björck; 0 leaves the weight as it is but for its scale, of norm <= 1 all the same.
 
     Reference: Anil, Lucas and Grosse, ICML 2019; Mhammedi et al., ICML 2017; Trockman and Kolter, ICLR 2021.
     """
@@ -141,6 +126,7 @@ class OrthogonalLinear(ConstrainedLinear):
     ) -> None:
         super().__init__(in_features, out_features, bias)
         check_method(method, "OrthogonalLinear")
+        check_whole(self, 0, iterations=iterations)
         self.method, self.iterations = method, iterations
         with torch.no_grad():
             self.weight.copy_(initial(tuple(self.weight.shape), method))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from danskin.errors import InputError
-from danskin.lipschitz.layers.base import LipschitzLayer
+from danskin.lipschitz.layers.base import LipschitzLayer, check_whole, finite, place_of
 from danskin.lipschitz.splines import reading, spline, spline_for_reading
 
 _MOST = 7.0  # of |log alpha|: knots closer or wider than a thousandth or a thousand times say nothing but rounding
@@ -53,11 +54,9 @@ class LinearSpline(LipschitzLayer):
         scaling: bool = True,
     ) -> None:
         super().__init__()
-        if channels < 1 or knots < 2:
-            raise InputError(
-                f"LinearSpline: expected 1 or more channels and 2 or more knots, got {channels} and {knots}; correct it"
-            )
-        if not reach > 0:
+        check_whole(self, 1, channels=channels)
+        check_whole(self, 2, knots=knots)
+        if not 0 < reach < math.inf:
             raise InputError(f"LinearSpline.reach: expected a positive number, got {reach}; correct it")
         if init not in get_args(Init):
             raise InputError(f"LinearSpline.init: expected one of {', '.join(get_args(Init))}, got {init!r}; pick one")
@@ -82,7 +81,8 @@ class LinearSpline(LipschitzLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """The splines of the channels, in the shape of x."""
-        if x.shape[self.dim] != self.channels:
+        dim = place_of(self.dim, x, self)
+        if x.shape[dim] != self.channels:
             raise InputError(
                 f"LinearSpline: expected {self.channels} channels in dimension {self.dim}, got shape {tuple(x.shape)}; "
                 "build it with that many"
@@ -90,7 +90,7 @@ class LinearSpline(LipschitzLayer):
         slopes = self.slopes()
         alpha = None if self.log_alpha is None else self.log_alpha.clamp(-_MOST, _MOST).exp()
         apply = spline_for_reading if reading() else spline
-        return apply(x, self.grid, self.heights(slopes), slopes, alpha, self.dim % x.ndim)
+        return apply(x, self.grid, self.heights(slopes), slopes, alpha, dim)
 
     def tv2(self) -> Tensor:
         """The second-order total variation of all splines, sum_k |s_{k+1} - s_k|: few kinks where it is small.
@@ -102,7 +102,7 @@ class LinearSpline(LipschitzLayer):
     @property
     def lipschitz(self) -> float:
         """The steepest slope."""
-        return float(self.slopes().detach().double().abs().max())
+        return float(finite(self.slopes().detach(), self).double().abs().max())
 
     def export(self) -> nn.Module:
         """A copy: torch has no such layer."""

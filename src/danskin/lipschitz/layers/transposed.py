@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from danskin.lipschitz.layers.base import Constrained, fill_, fresh_bias
-from danskin.lipschitz.layers.conv import OrthogonalKernel
+from danskin.errors import InputError
+from danskin.lipschitz.layers.base import Constrained, check_whole, fill_, fresh_bias
 from danskin.lipschitz.layers.kernels import norm_at_any_size
+from danskin.lipschitz.layers.orthogonal_kernel import OrthogonalKernel
 from danskin.lipschitz.layers.orthogonalize import Method
 
 
@@ -40,6 +41,13 @@ class OrthogonalConvTranspose2d(Constrained):
         iterations: int = 12,
     ) -> None:
         super().__init__()
+        check_whole(self, 1, in_channels=in_channels, out_channels=out_channels, kernel_size=kernel_size, stride=stride)
+        check_whole(self, 0, padding=padding, output_padding=output_padding)
+        if output_padding >= stride:
+            raise InputError(
+                f"OrthogonalConvTranspose2d.output_padding: expected less than the stride {stride}, got "
+                f"{output_padding}; correct it"
+            )
         self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, kernel_size
         self.stride, self.padding, self.output_padding = stride, padding, output_padding
         self.kernel = OrthogonalKernel(out_channels, in_channels, kernel_size, stride, method, iterations)
@@ -54,10 +62,9 @@ class OrthogonalConvTranspose2d(Constrained):
         weight = self.constrained_weight()
         return F.conv_transpose2d(x, weight, self.bias, self.stride, self.padding, self.output_padding)
 
-    @property
-    def lipschitz(self) -> float:
-        """That of the convolution it transposes, for images of every size, in float64."""
-        return norm_at_any_size(self.settled_weight(), self.stride)
+    def norm(self, weight: Tensor) -> float:
+        """That of the convolution it transposes, for images of every size."""
+        return norm_at_any_size(weight, self.stride)
 
     def export(self) -> nn.ConvTranspose2d:
         """`nn.ConvTranspose2d` with the weight in use."""
