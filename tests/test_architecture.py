@@ -17,7 +17,7 @@ DIRECT = {
     "callables": {"errors"},
     "minmax": {"errors"},
     "losses": {"minmax", "inputs"},
-    "lipschitz": {"callables", "minmax"},
+    "lipschitz": {"callables", "inputs", "minmax"},
     "transport": {"minmax"},
     "optim": {"minmax"},
     "metrics": {"callables", "losses", "minmax"},
