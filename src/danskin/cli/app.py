@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from danskin.cli import EXIT_INTERRUPTED, EXIT_MISSING
+from danskin.cli import EXIT_INTERRUPTED, EXIT_MISSING, completion
 
 
 class _Commands(TyperGroup):
@@ -38,53 +38,13 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 Source = Annotated[Path, typer.Argument(help="Folder of a run, or a .safetensors file that danskin wrote.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
-
-
-def _begun_with(words: list[str], begun: str) -> list[str]:
-    return [word for word in words if word.startswith(begun)]
-
-
-def _kinds(incomplete: str) -> list[str]:
-    from danskin.cli import catalog
-
-    return _begun_with(catalog.kinds(), incomplete)
-
-
-def _names(incomplete: str) -> list[str]:
-    from danskin.cli import catalog
-
-    return _begun_with([*catalog.names(), "config"], incomplete)
-
-
-def _recipes(incomplete: str) -> list[str]:
-    from danskin.cli import catalog
-
-    return _begun_with(catalog.names("recipes"), incomplete)
-
-
-def _gan_recipes(incomplete: str) -> list[str]:
-    from danskin.cli import catalog
-
-    return _begun_with(catalog.names("gan_recipes"), incomplete)
-
-
-def _rows(incomplete: str) -> list[str]:
-    from danskin.cli import catalog
-
-    rows = [row["name"] for row in catalog.listing("rows") if row["command"].startswith("danskin reproduce")]
-    return _begun_with(rows, incomplete)
-
-
-def _games(incomplete: str) -> list[str]:
-    from danskin.cli import catalog
-
-    return _begun_with(catalog.names("games"), incomplete)
-
-
-def _solvers(incomplete: str) -> list[str]:
-    from danskin.cli import catalog
-
-    return _begun_with(catalog.names("solvers"), incomplete)
+Factory = Annotated[list[str] | None, typer.Option("--arg", help="key=value for the factory of a model.")]
+Mean = Annotated[str | None, typer.Option(help="Per channel, 0.49,0.48,0.45: the model then sees (x-mean)/std.")]
+Std = Annotated[str | None, typer.Option(help="Per channel, with --mean.")]
+RunOut = Annotated[Path | None, typer.Option(help="Folder of the run; default runs/RECIPE/TIME.")]
+Runs = Annotated[Path, typer.Option(help="Where runs are kept.")]
+Resume = Annotated[Path | None, typer.Option(help="Go on with the run in this folder.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the full config and the work, and stop.")]
 
 
 def _version(wanted: bool) -> None:
@@ -106,12 +66,14 @@ def _root(
 def train(
     words: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[RECIPE] [KEY=VALUE]...", help="A recipe (default: digits).", autocompletion=_recipes),
+        typer.Argument(
+            metavar="[RECIPE] [KEY=VALUE]...", help="A recipe (default: digits).", autocompletion=completion.recipes
+        ),
     ] = None,
-    resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the run; default runs/RECIPE/TIME.")] = None,
-    runs: Annotated[Path, typer.Option(help="Where runs are kept.")] = Path("runs"),
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the full config and the work, and stop.")] = False,
+    resume: Resume = None,
+    out: RunOut = None,
+    runs: Runs = Path("runs"),
+    dry_run: DryRun = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -126,13 +88,15 @@ def gan(
     words: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[RECIPE] [KEY=VALUE]...", help="A recipe (default: gan_8_gaussians).", autocompletion=_gan_recipes
+            metavar="[RECIPE] [KEY=VALUE]...",
+            help="A recipe (default: gan_8_gaussians).",
+            autocompletion=completion.gan_recipes,
         ),
     ] = None,
-    resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the run; default runs/RECIPE/TIME.")] = None,
-    runs: Annotated[Path, typer.Option(help="Where runs are kept.")] = Path("runs"),
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the full config and the work, and stop.")] = False,
+    resume: Resume = None,
+    out: RunOut = None,
+    runs: Runs = Path("runs"),
+    dry_run: DryRun = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -160,11 +124,9 @@ def evaluate(
     ] = None,
     ball: Annotated[str | None, typer.Option(help="linf:8/255, l2:0.5, l1:12; default with SOURCE: the run's.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Weights for --model: safetensors, or a torch state.")] = None,
-    argument: Annotated[list[str] | None, typer.Option("--arg", help="key=value for the factory of --model.")] = None,
-    mean: Annotated[
-        str | None, typer.Option(help="Per channel, 0.49,0.48,0.45: --model then sees (x-mean)/std.")
-    ] = None,
-    std: Annotated[str | None, typer.Option(help="Per channel, with --mean.")] = None,
+    argument: Factory = None,
+    mean: Mean = None,
+    std: Std = None,
     data: Annotated[str | None, typer.Option(help="A name of `danskin list data`, folder:PATH or npz:FILE.")] = None,
     n: Annotated[
         int | None, typer.Option("--examples", "--n", help="The first N test examples; default: all.", min=1)
@@ -238,7 +200,8 @@ def report(
 @app.command()
 def reproduce(
     row: Annotated[
-        str, typer.Argument(help="A row of the lecture, such as C8 (`danskin list rows`).", autocompletion=_rows)
+        str,
+        typer.Argument(help="A row of the lecture, such as C8 (`danskin list rows`).", autocompletion=completion.rows),
     ],
     scale: Annotated[
         str, typer.Option(help="smoke (a minute), small (a quarter of an hour) or full; G3 also mujoco.")
@@ -247,7 +210,7 @@ def reproduce(
     jobs: Annotated[int | None, typer.Option(help="Runs at a time, a thread each; default: one per core.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder; default runs/reproduce/ROW-SCALE.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with what is there; seeds may be added.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the full plan and the work, and stop.")] = False,
+    dry_run: DryRun = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -262,7 +225,7 @@ def reproduce(
 
 @app.command()
 def play(
-    game: Annotated[str, typer.Argument(help="A name of `danskin list games`.", autocompletion=_games)],
+    game: Annotated[str, typer.Argument(help="A name of `danskin list games`.", autocompletion=completion.games)],
     words: Annotated[
         list[str] | None,
         typer.Argument(
@@ -274,7 +237,7 @@ def play(
         typer.Option(
             help="A name of `danskin list solvers`; may be given several times. Default: gda and extragradient, or "
             "particles where a game is one of measures.",
-            autocompletion=_solvers,
+            autocompletion=completion.solvers,
         ),
     ] = None,
     step: Annotated[
@@ -389,9 +352,9 @@ def lipschitz(
     data: Annotated[str | None, typer.Option(help="In place of --shape: a name of `danskin list data`.")] = None,
     only: Annotated[str | None, typer.Option("--model", help="Only this model of a run.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Weights for a model that comes as code.")] = None,
-    argument: Annotated[list[str] | None, typer.Option("--arg", help="key=value for the factory.")] = None,
-    mean: Annotated[str | None, typer.Option(help="Per channel: the model then sees (x-mean)/std.")] = None,
-    std: Annotated[str | None, typer.Option(help="Per channel, with --mean.")] = None,
+    argument: Factory = None,
+    mean: Mean = None,
+    std: Std = None,
     seed: Annotated[int, typer.Option(help="Of the search for lower bounds.")] = 0,
     device: Device = "cpu",
     as_json: Json = False,
@@ -412,7 +375,9 @@ def lipschitz(
 def list_(
     kind: Annotated[
         str | None,
-        typer.Argument(help="attacks, balls, data, games, losses, models, solvers, rows, ...", autocompletion=_kinds),
+        typer.Argument(
+            help="attacks, balls, data, games, losses, models, solvers, rows, ...", autocompletion=completion.kinds
+        ),
     ] = None,
     template: Annotated[bool, typer.Option("--template", help="Who is x, who is y, what is Y, what is Phi.")] = False,
     as_json: Json = False,
@@ -430,7 +395,10 @@ def list_(
 @app.command()
 def show(
     name: Annotated[
-        str, typer.Argument(help="A name from `danskin list`, a row such as C8, or config.", autocompletion=_names)
+        str,
+        typer.Argument(
+            help="A name from `danskin list`, a row such as C8, or config.", autocompletion=completion.names
+        ),
     ],
 ) -> None:
     """What one thing is and which settings it has."""
