@@ -27,7 +27,7 @@ class _Commands(TyperGroup):
 app = typer.Typer(
     name="danskin",
     cls=_Commands,
-    help="Min-max machine learning: adversarial attacks, adversarial training, robustness evaluation.",
+    help="Min-max machine learning: adversarial robustness, optimisers, games, distances, Lipschitz networks, GANs.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
