@@ -3,8 +3,17 @@
 import pytest
 import torch
 
-from danskin.gan import R1R2, GradientPenalty, Orthogonal, Penalty, Spectral, Spline, Unconstrained, WeightClip
-from danskin.gan.constraints import Constraint
+from danskin.gan import (
+    R1R2,
+    Constraint,
+    GradientPenalty,
+    Orthogonal,
+    Penalty,
+    Spectral,
+    Spline,
+    Unconstrained,
+    WeightClip,
+)
 from danskin.gan.gradients import scores
 from danskin.testing import check_constraint
 

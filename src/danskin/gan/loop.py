@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from danskin.errors import DanskinWarning, DivergenceError, InputError
-from danskin.gan.constraints import Constraint, Penalty
+from danskin.gan.constraint import Constraint, Penalty
 from danskin.gan.gradients import both_scores, mixes_examples, scores
 from danskin.gan.optimizers import ExtraAdam
 from danskin.gan.trainer import GANTrainer, Processes

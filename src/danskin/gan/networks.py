@@ -10,7 +10,7 @@ from typing import Any, Literal
 from torch import nn
 
 from danskin.errors import InputError, suggest
-from danskin.gan.constraints import Constraint, Unconstrained
+from danskin.gan.constraint import Constraint, Unconstrained
 from danskin.inputs import whole_number
 
 #: What the generator's numbers are: any, or of images in [0, 1].

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from danskin.errors import DanskinWarning, InputError
-from danskin.gan.constraints import Constraint, Unconstrained
+from danskin.gan.constraint import Constraint, Unconstrained
 from danskin.gan.objectives import NonSaturating, Objective
 from danskin.gan.optimizers import Adam, ExtraAdam, Langevin, PlayerOptimizer
 from danskin.inputs import whole_number

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from danskin.gan import GANRun, GANTrainer, Wasserstein, critic_mlp, generator_mlp
-from danskin.gan.constraints import Constraint, Penalty
+from danskin.gan.constraint import Constraint, Penalty
 from danskin.testing.expect import expect, expect_close, expect_same
 
 MakeConstraint = Callable[[], Constraint]
