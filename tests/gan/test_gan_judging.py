@@ -221,6 +221,16 @@ def test_copies_are_told_from_fresh_samples_and_from_poor_ones():
     assert not far.copied and far.closer < 0.1
 
 
+@pytest.mark.parametrize("far", [0, 1000])
+def test_nearest_examples_are_those_of_all_differences_and_copies_are_at_distance_0(far):
+    train, fresh = normal(400, 100).float().abs() + far, normal(50, 100, seed=1).float().abs() + far
+    x = torch.cat([train[:30], train[30:60] + 0.01, fresh])
+    found = memorization(x, train, fresh)
+    exact = (x[:, None] - train).norm(dim=2).amin(1)
+    assert found.copies == pytest.approx(30 / 110) and found.generated == pytest.approx(float(exact.median()), rel=1e-3)
+    assert found.held_out == pytest.approx(float(exact[60:].median()), rel=1e-5)
+
+
 def test_the_statistic_is_that_of_mann_and_whitney():
     from scipy.stats import mannwhitneyu
 

@@ -75,7 +75,20 @@ def memorization(fake: Tensor, train: Tensor, test: Tensor, chunk: int = 500) ->
     )
 
 
+_CANDIDATES = 4
+
+
 def _nearest(x: Tensor, among: Tensor, chunk: int) -> Tensor:
-    return torch.cat([
-        torch.cdist(part, among, compute_mode="donot_use_mm_for_euclid_dist").amin(1) for part in x.split(chunk)
-    ]).double()  # fmt: skip
+    """Distance of each row to the nearest of `among`.
+
+    A product of matrices finds a few candidates, twenty times as fast on images as all differences; it rounds a
+    distance near 0 to noise, so that theirs are taken from differences.
+    """
+    center = among.mean(0)  # far from 0 the product would round all distances alike
+    x, among = x - center, among - center
+    found = []
+    for part in x.split(chunk):
+        distance = torch.cdist(part, among, compute_mode="use_mm_for_euclid_dist")
+        rows = distance.topk(min(_CANDIDATES, len(among)), largest=False).indices
+        found.append((part[:, None] - among[rows]).norm(dim=2).amin(1))
+    return torch.cat(found).double()
