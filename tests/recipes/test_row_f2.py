@@ -5,6 +5,7 @@ import re
 import pytest
 
 from danskin.errors import ConfigError
+from danskin.gan import CONSTRAINTS
 from danskin.recipes.f2.cost import estimate
 from danskin.recipes.f2.plan import GANPlan, place, plan_of
 from danskin.recipes.f2.study import gathered, run_study
@@ -17,7 +18,9 @@ def test_smoke_runs_goes_on_with_more_seeds_and_refuses_another_plan(tmp_path):
     said = []
     result = run_study(plan, tmp_path / "f2", resume=False, say=said.append)
     assert len(said) == 1 + len(plan.configs) and not result["diverged"]
-    assert {m["column"] for m in result["measured"] if m["case"] == "digits"} >= {"W1", "floor of W1", "recall"}
+    assert {m["column"] for m in result["measured"] if m["case"] == "digits"} >= {
+        *("W1", "floor of W1", "precision", "recall", "density", "coverage", "Fréchet", "nearer to training data"),
+    }
     assert "F2" in (tmp_path / "f2/table.md").read_text() and (tmp_path / "f2/report.html").is_file()
     assert {p.stem for p in (tmp_path / "f2/figures").iterdir()} >= {"samples-digits", "w1-8-gaussians"}
     assert (tmp_path / "f2" / place("digits", "r3", 0) / "report.html").is_file()
@@ -30,7 +33,7 @@ def test_smoke_runs_goes_on_with_more_seeds_and_refuses_another_plan(tmp_path):
         run_study(other, tmp_path / "f2", resume=True, say=said.append)
 
 
-@pytest.mark.parametrize("scale", ["smoke", "small", "full"])
+@pytest.mark.parametrize("scale", ["smoke", "small", "images", "full"])
 def test_plans_have_every_objective_and_constraint_and_say_what_they_can_show(scale):
     plan = plan_of("F2", scale)
     assert plan.says and plan.title and set(plan.names) == {m for _, m in plan.configs}
@@ -41,6 +44,16 @@ def test_plans_have_every_objective_and_constraint_and_say_what_they_can_show(sc
         assert {type(t.constraint).__name__ for t in trainers} >= {"WeightClip", "GradientPenalty", "R1R2"}
     published = plan_of("F2", "small").configs["8 Gaussians", "clip_published"].trainer
     assert published.constraint.c == 0.01 and published.critic_optimizer.lr == 5e-5 and published.critic_steps == 5
+
+
+def test_vanilla_methods_have_no_constraint_and_digits_and_images_meet_every_one():
+    small, images = (plan_of("F2", scale).configs for scale in ("small", "images"))
+    for (_, method), config in (small | images).items():
+        free = type(config.trainer.constraint) is CONSTRAINTS["none"]
+        assert free == (method in ("saturating", "non_saturating")), method
+    for case in ("digits", "MNIST", "Fashion-MNIST"):
+        met = {type(config.trainer.constraint) for (c, _), config in (small | images).items() if c == case}
+        assert met == set(CONSTRAINTS.values()), case
 
 
 def judged(w1):
