@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 
 import torch
 
@@ -23,3 +24,37 @@ def together(script, folder, meeting, *words, count=2):
 def in_two(script, folder, meeting):
     """`together`, in two processes."""
     return together(script, folder, meeting)
+
+
+# whole runs, through the command line
+
+
+def torchrun(*words):
+    """`danskin ...` in two processes."""
+    return _begun("torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "danskin.cli", *words)
+
+
+def danskin(*words):
+    """`danskin ...` in one."""
+    return _begun("danskin.cli", *words)
+
+
+def _begun(*words):
+    return subprocess.Popen(
+        [sys.executable, "-m", *map(str, words)], env=QUIET, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def finish(process, code=0):
+    """What it wrote to stdout and stderr, at its end with this exit code."""
+    out, err = process.communicate(timeout=180)
+    assert process.returncode == code, err
+    return out, err
+
+
+def wait_for_lines(process, folder, n):
+    """Until the run has written n lines of metrics; it must be still at work then."""
+    path = folder / "metrics.jsonl"
+    while process.poll() is None and not (path.is_file() and len(path.read_bytes().splitlines()) >= n):
+        time.sleep(0.005)
+    assert process.poll() is None, process.communicate()

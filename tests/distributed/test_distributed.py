@@ -3,14 +3,11 @@
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 
 import pytest
 import torch
 import worker
-from processes import QUIET, in_two
+from processes import danskin, finish, in_two, torchrun, wait_for_lines
 from safetensors.torch import load_file
 
 from danskin.run.runtime import Runtime
@@ -109,23 +106,6 @@ WORDS = [
 ]  # fmt: skip
 
 
-def torchrun(*words):
-    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
-    return run(*launcher, "danskin.cli", *words)
-
-
-def run(*words):
-    return subprocess.Popen(
-        [sys.executable, "-m", *map(str, words)], env=QUIET, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-
-
-def finish(process, code=0):
-    out, err = process.communicate(timeout=180)
-    assert process.returncode == code, err
-    return out, err
-
-
 def read(folder):
     result = json.loads((folder / "result.json").read_text())["models"]
     weights = {label: load_file(folder / "checkpoints" / label / "last.safetensors") for label in result}
@@ -149,18 +129,11 @@ def same_runs(folder, other, tolerance):
 def test_torchrun_gives_the_run_of_one_process(tmp_path):
     out, _ = finish(torchrun("train", *WORDS, "--out", tmp_path / "two"))
     assert out.count("run:") == 1
-    finish(run("danskin.cli", "train", *WORDS, "--out", tmp_path / "one"))
+    finish(danskin("train", *WORDS, "--out", tmp_path / "one"))
     same_runs(tmp_path / "two", tmp_path / "one", 1e-5)
     lines = [json.loads(line) for line in (tmp_path / "two" / "metrics.jsonl").read_text().splitlines()]
     keys = [(e["model"], e["event"], e["step"]) for e in lines]
     assert len(keys) == len(set(keys))  # one process writes
-
-
-def wait_for_lines(process, folder, n):
-    path = folder / "metrics.jsonl"
-    while process.poll() is None and not (path.is_file() and len(path.read_bytes().splitlines()) >= n):
-        time.sleep(0.005)
-    assert process.poll() is None, process.communicate()
 
 
 @pytest.mark.slow
