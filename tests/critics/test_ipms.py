@@ -53,6 +53,19 @@ def test_the_linear_programme_is_the_optimal_transport_of_pot(p):
     assert ours.lower_bound(x, y, a, b) == pytest.approx(ot.emd2(a.numpy(), b.numpy(), cost), rel=1e-9)
 
 
+@pytest.mark.parametrize("scale", [1e-9, 1e-4, 1e4, 1e9])
+@pytest.mark.parametrize("p", [1, 2, math.inf])
+def test_the_linear_programme_does_not_rest_on_the_units_of_the_points(p, scale):
+    """Tolerances of solvers are absolute: 0.6 % off at 1e-6, a fifth at 1e-8, if points are handed on as they are."""
+    x, y, a, b = draw()
+    wanted = scale * float(Kantorovich(p).value(x, y, a, b))
+    assert float(Kantorovich(p).value(scale * x, scale * y, a, b)) == pytest.approx(wanted, rel=1e-9)
+    assert Kantorovich(p).lower_bound(scale * x, scale * y, a, b) == pytest.approx(wanted, rel=1e-9)
+    if scale < 1:  # the ceiling of 1 is far away, and L = 1 - O(scale)
+        assert float(FortetMourier(p).value(scale * x, scale * y, a, b)) == pytest.approx(wanted, rel=1e-9)
+        assert float(Dudley(p).value(scale * x, scale * y, a, b)) == pytest.approx(wanted, rel=5 * scale + 1e-6)
+
+
 @pytest.mark.parametrize("shift", [0.3, 1.5, 6.0])
 def test_bounded_lipschitz_distances_are_transport_of_truncated_costs(shift):
     ot = pytest.importorskip("ot")
@@ -176,6 +189,7 @@ def test_gradients_at_equal_samples_are_finite():
         (lambda x, y: (x[:0], y), "at least one point"),
         (lambda x, y: (x, y * math.nan), "finite numbers"),
         (lambda x, y: (x, y / 0), "finite numbers"),
+        (lambda x, y: (x, y * 1e200), "rescale"),
         (lambda x, y: (x, y[:, :1]), "points of one space"),
         (lambda x, y: (x[:, 0], y), "points of one space"),
         (lambda x, y: (x.long(), y), "floating"),
@@ -197,6 +211,11 @@ def test_bad_settings_are_refused():
         lambda: MMD().squared(torch.zeros(2, 1), torch.ones(2, 1), estimator="u"),
         lambda: MMD().squared(torch.zeros(1, 1), torch.ones(2, 1), estimator="unbiased"),
         lambda: median_distance(torch.zeros(2, 1), torch.zeros(2, 1)),
+        lambda: median_distance(torch.tensor([[0.0], [math.nan]]), torch.ones(2, 1)),
+        lambda: MMD(lambda x, y: torch.cdist(x, y) / 0).value(torch.zeros(2, 1), torch.ones(2, 1)),
+        lambda: gaussian_mmd_squared([0], 1, [0], 1, scale=0),
+        lambda: gaussian_mmd_squared([math.nan], 1, [0], 1),
+        lambda: gaussian_mmd_squared([0], math.nan, [0], 1),
         lambda: Kantorovich().value(torch.rand(700, 1), torch.rand(700, 1)),
     ):  # fmt: skip
         with pytest.raises(InputError, match="expected"):

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from danskin.callables import copied
 from danskin.critics.fitting import answers
 from danskin.critics.lipschitz_class import check_norm
-from danskin.critics.samples import samples
-from danskin.errors import InputError
+from danskin.critics.samples import as_points, samples
+from danskin.errors import InputError, ModelError
 from danskin.lipschitz import LipschitzBound, product_bound
 
 BoundOf = Callable[[nn.Module, Sequence[int]], LipschitzBound]
@@ -67,7 +67,7 @@ def certified(
 
     Raises:
         InputError: samples that cannot be used, or a bound that is no certificate.
-        ModelError: the critic holds an operation without a rule (it is named).
+        ModelError: the critic holds an operation without a rule (it is named), or its values are not finite.
 
     Lecture: E4.
 
@@ -77,12 +77,14 @@ def certified(
     1.0
     """
     check_norm(p, "certified")
-    s, wide = samples(x, y, a, b), frozen(critic)
-    made = bound if isinstance(bound, LipschitzBound) else bound(wide, tuple(x.shape[1:]))
-    if made.kind != "upper" or not made.value >= 0:
+    s, wide, x, y = samples(x, y, a, b), frozen(critic), as_points(x), as_points(y)
+    made = bound(wide, tuple(x.shape[1:])) if callable(bound) else bound
+    if not isinstance(made, LipschitzBound) or made.kind != "upper" or not made.value >= 0:
         raise InputError(f"bound: expected a certified upper bound, got {made}; divide by nothing that is an estimate")
     at_x, at_y = values(wide, x), values(wide, y)
     gap = float(s.gap(at_x, at_y).detach())
+    if not math.isfinite(gap):
+        raise ModelError(f"critic: expected finite values on the samples, got a gap of {gap}; train it more gently")
     return DualBound(gap, made, proved(gap, made.value, s.x.shape[1], p, at_x, at_y), p)
 
 

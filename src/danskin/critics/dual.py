@@ -13,7 +13,7 @@ from danskin.critics.certified import BoundOf, DualBound, certified, frozen, tra
 from danskin.critics.fitting import AdamAscent
 from danskin.critics.ipm import Witness
 from danskin.critics.lipschitz_class import check_norm, ground
-from danskin.critics.samples import samples
+from danskin.critics.samples import as_points, samples
 from danskin.errors import InputError
 from danskin.lipschitz import product_bound
 from danskin.minmax import Template
@@ -89,7 +89,7 @@ class NeuralDual:
             InputError: samples that cannot be used.
             ModelError: a critic that cannot be trained, or not be certified.
         """
-        s, critic = samples(x, y, a, b), trained_copy(self.critic)
+        s, critic, x, y = samples(x, y, a, b), trained_copy(self.critic), as_points(x), as_points(y)
         start = time.perf_counter()
         history = self.ascent(critic, x, y, s, self.seed)
         seconds = time.perf_counter() - start

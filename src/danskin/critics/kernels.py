@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from danskin.critics.samples import samples
 from danskin.errors import InputError
 
 _MOST = 2**22  # numbers in one block of differences
@@ -108,14 +109,13 @@ def median_distance(x: Tensor, y: Tensor) -> float:
     """The median of all distances between different points of both samples: a usual length for kernels.
 
     Args:
-        x: (n, d).
-        y: (m, d).
+        x: (n, ...).
+        y: (m, ...).
 
     Raises:
-        InputError: all points are equal.
+        InputError: samples that cannot be used, or all points are equal.
     """
-    both = torch.cat([x.detach(), y.detach()]).double()
-    found = torch.nn.functional.pdist(both)
+    found = torch.nn.functional.pdist(samples(x, y).points.detach())
     found = found[found > 0]
     if not len(found):
         raise InputError("median_distance: expected two different points, got one point many times; set a scale")

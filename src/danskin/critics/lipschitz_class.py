@@ -134,9 +134,11 @@ class _ByProgramme:
                 "danskin.transport.wasserstein for W1"
             )
         apart = ground(s.x.detach(), s.y.detach(), self.p).cpu().numpy()
+        # the tolerances of the solver are absolute: it is given distances of about 1
+        unit = min(float(apart.max()), max(self.most, 1.0)) or 1.0
         if not self.together:  # L = 1, and the constant is what moves both masses' potentials into [-most, most]
-            return _fixed(apart, s, self.most)
-        return _free(apart, s)
+            return _fixed(apart / unit, s, self.most, unit)
+        return _free(apart / unit, s, unit)
 
 
 def _pairs(n: int, m: int):  # type: ignore[no-untyped-def]
@@ -155,38 +157,42 @@ def _pairs(n: int, m: int):  # type: ignore[no-untyped-def]
     return sparse.csr_matrix(entries, shape=(n * m, n + m))
 
 
-def _fixed(apart: np.ndarray, s: Samples, most: float) -> Optimum:
-    """L = 1 and |f|, |g| <= most."""
+def _fixed(apart: np.ndarray, s: Samples, most: float, unit: float) -> Optimum:
+    """L = 1 and |f|, |g| <= most, f, g and distances in units."""
     n, m = apart.shape
-    bounds = (-most, most) if math.isfinite(most) else (None, None)
+    bounds = (-most / unit, most / unit) if math.isfinite(most) else (None, None)
     found, plan = _highs(-s.signed.detach().cpu().numpy(), _pairs(n, m), apart.reshape(-1), bounds)
-    return _optimum(found, plan, 1.0, most, s)
+    return _optimum(found * unit, plan, 1.0, most, s)
 
 
-def _free(apart: np.ndarray, s: Samples) -> Optimum:
-    """L + s <= 1, both variables."""
+def _free(apart: np.ndarray, s: Samples, unit: float) -> Optimum:
+    """L + s <= 1, both variables; f, g, s and distances in units."""
     from scipy import sparse
 
     n, m = apart.shape
     cross = sparse.hstack([_pairs(n, m), -sparse.csr_matrix(apart.reshape(-1, 1)), sparse.csr_matrix((n * m, 1))])
     eye, none, one = sparse.eye(n + m), sparse.csr_matrix((n + m, 1)), np.ones((n + m, 1))
     both = sparse.vstack([sparse.hstack([eye, none, -one]), sparse.hstack([-eye, none, -one])])
-    budget = sparse.csr_matrix(np.concatenate([np.zeros(n + m), [1.0, 1.0]])[None])
+    budget = sparse.csr_matrix(np.concatenate([np.zeros(n + m), [1.0, unit]])[None])
     matrix = sparse.vstack([cross, both, budget]).tocsr()
     limits = np.concatenate([np.zeros(n * m + 2 * (n + m)), [1.0]])
     aims = np.concatenate([-s.signed.detach().cpu().numpy(), [0.0, 0.0]])
     bounds = [(None, None)] * (n + m) + [(0, None)] * 2
     found, plan = _highs(aims, matrix, limits, bounds)
     slope = float(min(max(found[-2], 0.0), 1.0))
-    return _optimum(found, plan[: n * m], slope, 1 - slope, s)
+    return _optimum(found * unit, plan[: n * m], slope, 1 - slope, s)
 
 
 def _highs(aims, matrix, limits, bounds):
     """Minimise by HiGHS: (variables, multipliers >= 0)."""
     from scipy.optimize import linprog
 
-    result = linprog(aims, A_ub=matrix, b_ub=limits, bounds=bounds, method="highs")
-    if result.status != 0:
+    for tolerance in (1e-10, 1e-7):  # the least that HiGHS takes, which it does not always reach, and its own
+        options = {f"{of}_feasibility_tolerance": tolerance for of in ("primal", "dual")}
+        result = linprog(aims, A_ub=matrix, b_ub=limits, bounds=bounds, method="highs", options=options)
+        if result.status == 0:
+            break
+    else:
         raise InputError(f"linear programme: expected an optimum, got: {result.message}; rescale the points")
     return result.x, -result.ineqlin.marginals
 

@@ -67,7 +67,10 @@ class MMD:
             raise InputError(f"estimator: expected 'biased' or 'unbiased', got {estimator!r}; choose one")
         s, unbiased = samples(x, y, a, b), estimator == "unbiased"
         own = self._own(s.x, s.a, unbiased, "x") + self._own(s.y, s.b, unbiased, "y")
-        return own - 2 * self._mean(s.x, s.y, s.a, s.b)
+        found = own - 2 * self._mean(s.x, s.y, s.a, s.b)
+        if not bool(found.isfinite()):
+            raise InputError(f"kernel: expected finite values on the samples, got a mean of {float(found)}; correct it")
+        return found
 
     def _mean(self, x: Tensor, y: Tensor, a: Tensor, b: Tensor) -> Tensor:
         """sum_ij a_i b_j k(x_i, y_j)."""
@@ -137,9 +140,11 @@ def gaussian_mmd_squared(
         scale: s of the kernel.
     """
     one, other = (torch.as_tensor(m, dtype=torch.float64).reshape(-1) for m in (mean_x, mean_y))
-    if one.shape != other.shape or min(sd_x, sd_y) < 0:
+    if one.shape != other.shape or not min(sd_x, sd_y) >= 0:
         raise InputError("gaussian_mmd_squared: expected means of one dimension and sd >= 0, got others; correct them")
     apart = float((one - other).square().sum())
+    if not (scale > 0 and math.isfinite(apart)):
+        raise InputError("gaussian_mmd_squared: expected finite means and a scale > 0, got others; correct them")
 
     def mean(u: float, v: float, far: float) -> float:
         width = scale**2 + u**2 + v**2

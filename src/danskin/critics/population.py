@@ -11,7 +11,9 @@ from torch import Tensor
 
 from danskin.critics.certified import frozen, values
 from danskin.critics.dual import FittedDual, NeuralDual
+from danskin.critics.samples import as_points
 from danskin.errors import InputError
+from danskin.inputs import whole_number
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +83,8 @@ def population_bound(
         raise InputError(f"confidence: expected a number in (0, 1), got {confidence!r}; 0.95 is usual")
     if method not in ("hoeffding", "bootstrap"):
         raise InputError(f"method: expected 'hoeffding' or 'bootstrap', got {method!r}; choose one")
+    whole_number(draws, "draws", 1)
+    x, y = as_points(x), as_points(y)
     if min(len(x), len(y)) < 4:
         raise InputError(f"population_bound: expected at least 4 points of each, got {len(x)} and {len(y)}; draw more")
     g = torch.Generator().manual_seed(seed)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from danskin.errors import InputError
 from danskin.transport.measures import pair_of
+
+_LARGEST = 1e150  # whose square is a float64
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +55,8 @@ def samples(x: Tensor, y: Tensor, a: Tensor | None = None, b: Tensor | None = No
         b: (m,) of y.
 
     Raises:
-        InputError: no points, NaN or infinity, unequal dimensions, negative weights or weights that do not sum to one.
+        InputError: no points, NaN or infinity, unequal dimensions, negative weights or weights that do not sum to one,
+            numbers so large that the squares of distances overflow.
     """
     mu, nu = pair_of(_flat(x), _flat(y), a, b)
     if mu.points.device != nu.points.device:
@@ -60,9 +64,21 @@ def samples(x: Tensor, y: Tensor, a: Tensor | None = None, b: Tensor | None = No
             f"samples: expected one device, got {mu.points.device} and {nu.points.device}; move one of them"
         )
     points = mu.points.double(), nu.points.double()
+    largest = max(float(t.detach().abs().amax()) for t in points)
+    if largest > _LARGEST:
+        raise InputError(
+            f"samples: expected numbers of at most {_LARGEST:g}, got {largest:.3g}; distances overflow, so rescale them"
+        )
     return Samples(*points, mu.masses().to(points[0]), nu.masses().to(points[1]))
+
+
+def as_points(x: Tensor) -> Tensor:
+    """(n, ...) as critics take them: numpy's arrays as tensors, (n,) as n points of the line."""
+    x = torch.as_tensor(x) if isinstance(x, np.ndarray) else x
+    return x[:, None] if isinstance(x, Tensor) and x.ndim == 1 else x
 
 
 def _flat(x: Tensor) -> Tensor:
     """One row a point."""
+    x = as_points(x)
     return x.flatten(1) if isinstance(x, Tensor) and x.ndim > 2 else x
