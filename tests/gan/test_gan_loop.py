@@ -260,6 +260,14 @@ def test_weights_that_are_not_finite_end_the_run_by_name():
         run.check_finite(run.step(DATA))
 
 
+@pytest.mark.parametrize("data", [DATA[:1], torch.ones(9, 2)], ids=["one example", "all alike"])
+def test_real_examples_that_do_not_differ_are_no_divergence(data):
+    run = begun(GANTrainer(NonSaturating(), batch_size=len(data)))
+    told = run.step(data)
+    run.check_finite(told)
+    assert told["spread"] == 1
+
+
 def test_the_watch_tells_stuck_saturated_collapsed_and_running_away_once():
     good = {"critic_loss": 1.0, "generator_loss": 0.7, "generator_weight": 0.5, "spread": 1.0, "gap": 0.1}
 

@@ -164,9 +164,10 @@ def test_networks_that_do_not_fit_are_named(tmp_path):
     from danskin.errors import InputError
 
     for words, text in ((["generator.name=mpl"], "did you mean 'mlp'"), (["critic.name=conv"], "use mlp"),
-                        (["generator.options={depth: 3}"], "depth")):  # fmt: skip
+                        (["generator.options={hiden: [3]}"], "did you mean 'hidden'"), (["critic.options={hidden: 3}"], "iterable"),
+                        (["critic.options={shape: [2]}"], "choose from hidden")):  # fmt: skip
         with pytest.raises(InputError, match=text):
-            run_in(tmp_path / "-".join(words[0].split("=")[0].split(".")) / text[:3], *words)
+            run_in(tmp_path / text, *words)
 
 
 def test_own_networks_are_named_by_module_and_factory(tmp_path, monkeypatch):

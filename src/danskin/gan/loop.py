@@ -218,7 +218,7 @@ class GANRun:
         if told is not None:
             with torch.no_grad():
                 told["critic_loss"], told["gap"] = loss.detach(), of_real.mean() - of_fake.mean()
-                told["spread"] = _spread(fake) / _spread(real)
+                told["spread"] = _relative_spread(fake, real)
                 if penalty is not None:
                     told |= _slopes(penalty)
         return loss if penalty is None else loss + penalty.value
@@ -325,9 +325,10 @@ def _slopes(penalty: Penalty) -> dict[str, Tensor]:
     return told
 
 
-def _spread(x: Tensor) -> Tensor:
-    """Root of the mean variance of the coordinates."""
-    return x.detach().flatten(1).var(0, correction=0).mean().sqrt()
+def _relative_spread(fake: Tensor, real: Tensor) -> Tensor:
+    """Root of the mean variance of the coordinates, over that of real examples; 1 where those do not differ."""
+    ours, theirs = (x.detach().flatten(1).var(0, correction=0).mean().sqrt() for x in (fake, real))
+    return torch.where(theirs > 0, ours / theirs, 1.0)
 
 
 def _averaged(found: Sequence[Tensor | None], processes: Processes) -> list[Tensor | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -160,7 +161,13 @@ class Network:
         """
         if self.name not in of:
             raise InputError(f"{what}.name: expected a known name, got {self.name!r}; {suggest(self.name, of)}")
+        known = inspect.signature(of[self.name]).parameters.keys() - given.keys()
+        for option in self.options:
+            if option not in known:
+                raise InputError(
+                    f"{what}.options: expected options of {self.name}, got {option!r}; {suggest(option, known)}"
+                )
         try:
-            return of[self.name](**given | self.options)
+            return of[self.name](**given, **self.options)
         except TypeError as error:
-            raise InputError(f"{what}.options: {error}; see docs/gan.md for those of {self.name}") from error
+            raise InputError(f"{what}.options: {error}; see what {self.name} takes in danskin.gan.networks") from error
