@@ -38,6 +38,15 @@ def test_distances_order_fresh_digits_before_noise_and_a_set_is_at_0_from_itself
         frechet_on("digits", x[:32], other)
 
 
+@pytest.mark.parametrize("judge", [frechet_on, classes_seen])
+def test_images_that_the_network_does_not_take_are_refused(judge):
+    x = torch.rand(40, 1, 8, 8)
+    for bad in (x[:0], x * float("nan"), torch.rand(40, 1, 28, 28), x.flatten(1)):
+        for pair in ((x, bad), (bad, x)):
+            with pytest.raises(InputError, match="expected finite images"):
+                judge("digits", *pair)
+
+
 def test_classes_that_are_missing_are_seen():
     data = load("digits")
     x = to_float(data.x_test)

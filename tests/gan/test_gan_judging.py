@@ -90,6 +90,19 @@ def test_a_critic_without_a_certificate_says_which_layer_has_none():
     assert found.lower_bound is None and found.reason
 
 
+@pytest.mark.parametrize("judge", [
+    lambda x, y: certified_gap(nn.Linear(2, 1), x, y), precision_recall, lambda x, y: frechet_distance(x, y, "f"),
+    lambda x, y: memorization(x, y, y), lambda x, y: memorization(y, x, y), sample_distance,
+], ids=["gap", "manifold", "frechet", "generated", "trained on", "distance"])  # fmt: skip
+def test_nothing_is_judged_on_no_examples_NaN_or_two_shapes(judge):
+    x = torch.randn(20, 2)
+    judge(x, x + 1)
+    for bad in (x[:0], x * math.nan, x.clone().index_fill_(0, torch.tensor([3]), math.inf), torch.randn(20, 3)):
+        for pair in ((x, bad), (bad, x)):
+            with pytest.raises(InputError):
+                judge(*pair)
+
+
 def test_the_critic_is_left_as_found():
     net = nn.Sequential(nn.Linear(2, 3), nn.Dropout(), nn.Linear(3, 1)).train()
     certified_gap(net, torch.randn(4, 2), torch.randn(4, 2))
@@ -191,6 +204,8 @@ def test_frechet_distances_have_their_closed_forms():
     assert frechet_distance(x, x + 2, "f").value == pytest.approx(20)
     doubled = frechet_distance(x - x.mean(0), 2 * (x - x.mean(0)), "f").value
     assert doubled == pytest.approx(float(x.T.cov().trace()))
+    coarse, rough = x.float(), 2 * x.float() + 1  # features in float32 are taken in float64
+    assert frechet_distance(coarse, rough, "f") == frechet_distance(coarse.double(), rough.double(), "f")
     collapsed = frechet_distance(x, torch.ones(9, 5), "f").value  # a root of a singular product is real and finite
     assert collapsed == pytest.approx(float((x.mean(0) - 1).square().sum() + x.T.cov().trace()))
 

@@ -260,6 +260,14 @@ def test_weights_that_are_not_finite_end_the_run_by_name():
         run.check_finite(run.step(DATA))
 
 
+def test_data_that_do_not_fit_the_generator_or_are_none_are_refused():
+    run = begun(GANTrainer(NonSaturating()))
+    with pytest.raises(InputError, match="got none"):
+        run.step(DATA[:0])
+    with pytest.raises(InputError, match=r"generator: expected examples as the data are, \(128, 3\)"):
+        run.step(torch.randn(9, 3))
+
+
 @pytest.mark.parametrize("data", [DATA[:1], torch.ones(9, 2)], ids=["one example", "all alike"])
 def test_real_examples_that_do_not_differ_are_no_divergence(data):
     run = begun(GANTrainer(NonSaturating(), batch_size=len(data)))

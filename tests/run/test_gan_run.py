@@ -73,7 +73,9 @@ def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run_in(tmp_path / "cut", recipe="gan_digits", listen=stop)
     assert json.loads((tmp_path / "cut/status.json").read_text())["state"] == "interrupted"
-    assert "ended early (interrupted)" in write_gan_report(tmp_path / "cut").read_text()
+    page = write_gan_report(tmp_path / "cut").read_text()
+    assert "ended early (interrupted)" in page and page.count("data:image/png") >= 5  # real ones and looks, two figures
+    assert {"real.png", "000000.png", "000018.png"} <= {p.name for p in (tmp_path / "cut/samples").iterdir()}
     record, config = Record.open(tmp_path / "cut", GANConfig)
     resumed = train_gan(config, record, RUNTIME)
     drop = {"seconds", "environment"}
@@ -124,10 +126,12 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
         train_gan(config, record, RUNTIME)
 
 
-def test_divergence_is_told_with_the_step_and_keeps_the_checkpoint_from_before(tmp_path):
+@pytest.mark.parametrize("look", ["log_every=1", "judging.every=1", "checkpoint_every=1"])
+def test_divergence_is_told_with_the_step_and_keeps_the_checkpoint_from_before(look, tmp_path):
     fast = "{name: sgd, lr: 1.0e+20}"
     words = ["trainer.constraint={name: clip, c: 1.0e+30}", "trainer.critic_steps=1",
-             f"trainer.critic_optimizer={fast}", f"trainer.generator_optimizer={fast}"]  # fmt: skip
+             f"trainer.critic_optimizer={fast}", f"trainer.generator_optimizer={fast}",
+             "log_every=1000", "judging.every=1000", "checkpoint_every=1000", look]  # fmt: skip
     with pytest.raises(DivergenceError, match=r"step \d+: expected finite numbers"):
         run_in(tmp_path / "a", *words)
     status = json.loads((tmp_path / "a/status.json").read_text())
@@ -164,7 +168,8 @@ def test_networks_that_do_not_fit_are_named(tmp_path):
     from danskin.errors import InputError
 
     for words, text in ((["generator.name=mpl"], "did you mean 'mlp'"), (["critic.name=conv"], "use mlp"),
-                        (["generator.options={hiden: [3]}"], "did you mean 'hidden'"), (["critic.options={hidden: 3}"], "iterable"),
+                        (["generator.options={hiden: [3]}"], "did you mean 'hidden'"),
+                        (["critic.options={hidden: 3}"], "iterable"),
                         (["critic.options={shape: [2]}"], "choose from hidden")):  # fmt: skip
         with pytest.raises(InputError, match=text):
             run_in(tmp_path / text, *words)

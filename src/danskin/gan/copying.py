@@ -46,7 +46,7 @@ def memorization(fake: Tensor, train: Tensor, test: Tensor, chunk: int = 500) ->
         chunk: rows at a time.
 
     Raises:
-        InputError: an empty sample, or shapes that do not fit.
+        InputError: an empty sample, shapes that do not fit, NaN or infinity.
 
     Reference: Meehan, Chaudhuri and Dasgupta, "A non-parametric test to detect data-copying in generative models",
     AISTATS 2020, section 3 (in one cell). Lecture: F7.
@@ -57,6 +57,8 @@ def memorization(fake: Tensor, train: Tensor, test: Tensor, chunk: int = 500) ->
             f"memorization: expected three samples of one shape, got {tuple(fake.shape)}, {tuple(train.shape)} and "
             f"{tuple(test.shape)}"
         )
+    if not all(bool(t.isfinite().all()) for t in (fake, train, test)):
+        raise InputError("memorization: expected finite examples, got NaN or infinity")
     ours, theirs = (_nearest(t, train, chunk) for t in (fake, test))
     m, k = len(ours), len(theirs)
     places = torch.cat([ours, theirs])

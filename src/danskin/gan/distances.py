@@ -81,10 +81,18 @@ def certified_gap(critic: nn.Module, x: Tensor, z: Tensor, batch_size: int = 200
     Returns:
         With `lipschitz` None where the critic has an operation that danskin cannot bound: it is named.
 
+    Raises:
+        InputError: an empty sample, two shapes, NaN or infinity.
+
     Lecture: F2, F7.
     """
     from copy import deepcopy
 
+    if not (len(x) and len(z)) or x.shape[1:] != z.shape[1:] or not bool(x.isfinite().all() & z.isfinite().all()):
+        raise InputError(
+            f"certified_gap: expected two samples of finite examples of one shape, got {tuple(x.shape)} and "
+            f"{tuple(z.shape)}, or NaN or infinity among them"
+        )
     twin = deepcopy(critic).double().eval()
     with torch.no_grad():
         real, fake = (

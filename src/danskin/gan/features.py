@@ -129,9 +129,13 @@ def frechet_on(data: str, x: Tensor, y: Tensor, batch_size: int = 1000) -> Frech
         y: (m, C, H, W).
         batch_size: images in a pass.
 
+    Raises:
+        InputError: no network for these data, images of another shape, none, NaN; too few for a covariance.
+
     Lecture: F7.
     """
     net = feature_net(data)
+    _check(data, x, y)
     one, two = (torch.cat([net.features(part) for part in t.split(batch_size)]) for t in (x, y))
     return frechet_distance(one, two, FEATURE_NETS[data].name)
 
@@ -157,9 +161,13 @@ class Classes:
 def classes_seen(data: str, fake: Tensor, real: Tensor, batch_size: int = 1000) -> Classes:
     """The shares of classes among generated and real images, as the network trained on a data set sees them.
 
+    Raises:
+        InputError: no network for these data, images of another shape, none, NaN.
+
     Lecture: F7.
     """
     net = feature_net(data)
+    _check(data, fake, real)
     one, two = (
         torch.cat([net(part).argmax(1) for part in t.split(batch_size)]).bincount(minlength=10).double() / len(t)
         for t in (fake, real)
@@ -170,3 +178,13 @@ def classes_seen(data: str, fake: Tensor, real: Tensor, batch_size: int = 1000) 
         variation=float((one - two).abs().sum() / 2),
         by=FEATURE_NETS[data].name,
     )
+
+
+def _check(data: str, *samples: Tensor) -> None:
+    shape = FEATURE_NETS[data].shape
+    for x in samples:
+        if not len(x) or x.shape[1:] != shape or not bool(x.isfinite().all()):
+            raise InputError(
+                f"features of {data}: expected finite images {('n', *shape)}, got shape {tuple(x.shape)}, or NaN or "
+                "infinity among them"
+            )

@@ -132,6 +132,9 @@ class GANRun:
             Scalars on the device, of this process's part of the batch: critic_loss (without the penalty),
             generator_loss, gap = E s(x) - E s(z), penalty, slope and slope_max (where they were looked at),
             generator_weight, spread (of the generated examples over that of the real ones).
+
+        Raises:
+            InputError: no data, or a generator of examples of another shape.
         """
         self.random.manual_seed(_mixed(self.seed, self.t))
         if self.own_random is not self.random:
@@ -212,6 +215,11 @@ class GANRun:
 
     def _critic_loss(self, real: Tensor, fake: Tensor, told: dict[str, Tensor] | None) -> Tensor:
         """Loss and penalty, for one backward pass; what is reported goes into `told`."""
+        if real.shape != fake.shape:
+            raise InputError(
+                f"generator: expected examples as the data are, {tuple(real.shape)}, got {tuple(fake.shape)}; correct "
+                "its last layer, or the data"
+            )
         of_real, of_fake = both_scores(self.critic, real, fake)
         loss = self.settings.objective.critic_loss(of_real, of_fake)
         penalty = self.settings.constraint.penalty(self.critic, real, fake, self.critic_step, self.own_random)
