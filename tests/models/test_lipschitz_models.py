@@ -5,15 +5,16 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from danskin.attacks import PGD
 from danskin.data import load
 from danskin.errors import InputError
 from danskin.evaluation.certify import certify
 from danskin.lipschitz import product_bound
-from danskin.lipschitz.layers import export
+from danskin.lipschitz.layers import Abs, MaxMin, OrthogonalConv2d, OrthogonalLinear, export
 from danskin.minmax import L2
-from danskin.models import build
+from danskin.models import Normalize, build
 from danskin.training import LipschitzMargin
 
 
@@ -83,12 +84,27 @@ def test_certified_is_never_above_attacked_and_the_radius_is_in_input_units(norm
         shares.append((int(found.certified.sum()), int((~attacked.success).sum())))
     assert all(low <= high for low, high in shares) and shares[0][0] > 75
     assert shares[0][0] > shares[1][0] > shares[2][0]
-    if normalize is None:  # margin / sqrt(2): the last rows are orthonormal
-        logits = net(x).double()
-        own = logits.gather(1, y[:, None]).squeeze(1) - logits.scatter(1, y[:, None], -torch.inf).amax(1)
-        found = certify(net, (x, y), L2(0.3), method="lipschitz")
-        assert torch.equal(found.certified, own > math.sqrt(2) * 0.3 * (1 + 1e-6)) or (
-            (found.certified != (own > math.sqrt(2) * 0.3)).sum() <= 1
-        )
-        plain = certify(export(net), (x, y), L2(0.3), method="lipschitz")
-        assert torch.equal(plain.certified, found.certified)
+    logits = net(x).double()
+    own = logits.gather(1, y[:, None]).squeeze(1) - logits.scatter(1, y[:, None], -torch.inf).amax(1)
+    found = certify(net, (x, y), L2(0.3), method="lipschitz")
+    slope = math.sqrt(2) / (normalize[1][0] if normalize else 1)  # two orthonormal rows; divided by the deviation
+    assert (found.certified != (own > slope * 0.3)).sum() <= 1  # one may lie within rounding
+    plain = certify(export(net), (x, y), L2(0.3), method="lipschitz")
+    assert torch.equal(plain.certified, found.certified)
+
+
+def test_the_last_layer_counts_by_the_differences_of_its_rows_over_the_deviation_of_the_data():
+    """The product of norms with a last layer that is not normalised is 1.8 elsewhere (SLL#2), dividing by the data's
+    deviation changes certificates (orthogonal-convolutions#1)."""
+    net = nn.Sequential(Normalize([0.3], [0.25]), OrthogonalConv2d(1, 4, 4, 2, 1), MaxMin(), nn.Flatten(),
+                        OrthogonalLinear(64, 32), Abs(), nn.Linear(32, 5))  # fmt: skip
+    x = torch.rand(100, 1, 8, 8)
+    y = net(x).argmax(1)
+    rows, logits = net[-1].weight.detach().double(), net(x).detach().double()
+    others = torch.arange(5) != y[:, None]
+    slopes = torch.cdist(rows, rows)[y] / 0.25
+    radii = ((logits.gather(1, y[:, None]) - logits) / slopes.clamp_min(1e-9))[others].view(-1, 4).amin(1)
+    for radius in radii.quantile(torch.tensor([0.1, 0.5, 0.9]).double()).tolist():
+        found = certify(net, (x, y), L2(radius), method="lipschitz").certified
+        told = (radii / radius - 1).abs() > 1e-5  # others lie within rounding
+        assert torch.equal(found[told], (radii > radius)[told])

@@ -453,3 +453,4 @@ def test_judge_leaves_a_folder_that_reads_well(tmp_path: Path) -> None:
     assert "Left out" not in text and "nearest-mean: how robust is it?" in text
     assert f"robust accuracy: quote this {100 * found.robust.value:.2f} % {found.robust.hits} of 16" in text
     assert f"certified, at least {100 * found.certified.value:.2f} %" in text
+    assert not (found.certificates & ~found.outcomes).any() and "none here broke an example that is proven" in text

@@ -136,8 +136,8 @@ def limits(found: Mapping[str, Any]) -> list[str]:
     out = [
         "Attacks find errors, but cannot show that there are no others: robust accuracy is an upper bound, and a "
         "stronger attack may lower it.",
-        "The certified share is a lower bound: what is proven, no attack in this ball can break. An example that is "
-        "not proven may still be safe: the proof may just be too coarse."
+        "The certified share is a lower bound: what is proven, no attack in this ball can break, and none here "
+        "broke an example that is proven. One that is not proven may still be safe: the proof may just be too coarse."
         if found["certified"]
         else "There are no certificates here, so nothing is proven from below; --certify auto asks for them.",
         SUITES.get(str(found["suite"]), OWN)[1],
