@@ -1,5 +1,6 @@
 """Norms of linear maps against written-out matrices: never below the truth, exact where they say so."""
 
+import itertools
 import math
 
 import pytest
@@ -8,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from danskin.lipschitz import circular_bound, conv_norm, gram_bound, matrix_norm
-from danskin.lipschitz.norms import _schur, operation_norm
+from danskin.lipschitz.matrices import largest_eigenvalue
+from danskin.lipschitz.norms import _sums, operation_norm
 from danskin.lipschitz.operations import Conv, Positive, Scale
 
 
@@ -66,7 +68,7 @@ def test_pullback_is_the_transposed_matrix(conv):
 
 @pytest.mark.parametrize("stride", [1, 2, 3])
 def test_circular_bound_is_exact_for_circular_convolution(stride):
-    """Written out by rolling the kernel over a torus of the size of the padded image."""
+    """Written out by rolling the kernel over a torus of the size of the image, which has no padding here."""
     torch.manual_seed(0)
     weight, n = torch.randn(3, 2, 3, 3, dtype=torch.float64), 6
     conv = Conv(weight, torch.zeros(3, dtype=torch.float64), (2, n, n), (stride, stride))
@@ -74,6 +76,71 @@ def test_circular_bound_is_exact_for_circular_convolution(stride):
     around = torch.nn.functional.pad(unit, (0, 2, 0, 2), mode="circular")
     matrix = torch.nn.functional.conv2d(around, weight, stride=stride).flatten(1)
     assert circular_bound(conv) == pytest.approx(float(torch.linalg.svdvals(matrix)[0]), rel=1e-8)
+
+
+@pytest.mark.parametrize(("grid", "stride"), [((9, 8), 1), ((3, 4), 1), ((4, 3), 2), ((2, 2), 1)])
+@pytest.mark.parametrize(("out", "channels", "groups"), [(30, 40, 1), (40, 26, 1), (60, 28, 2)])
+def test_circular_bound_is_that_of_all_frequencies(grid, stride, out, channels, groups):
+    """From products of pairs of kernel entries on large grids, from the matrices at each frequency on small ones."""
+    torch.manual_seed(0)
+    weight, size = torch.randn(out, channels, 3, 2, dtype=torch.float64), [n * stride for n in grid]
+    shape = (groups * channels, *size)
+    conv = Conv(weight, torch.zeros(out, dtype=torch.float64), shape, (stride, stride), (0, 0), (1, 1), groups)
+    norms = []
+    for block in weight.chunk(groups):
+        places = torch.nn.functional.pad(block, (0, stride * 2 - 2, 0, stride * 3 - 3))  # whole steps of the stride
+        parts = places.unflatten(3, (-1, stride)).unflatten(2, (-1, stride)).permute(0, 1, 3, 5, 2, 4).flatten(1, 3)
+        for f in itertools.product(range(grid[0]), range(grid[1])):
+            waves = [torch.polar(torch.ones(n).double(), -2 * math.pi * k / m * torch.arange(n).double())
+                     for n, k, m in zip(parts.shape[2:], f, grid, strict=True)]  # fmt: skip
+            symbol = torch.einsum("oihw,h,w->oi", parts.to(waves[0]), *waves)
+            norms.append(float(torch.linalg.matrix_norm(symbol, 2)))
+    assert max(norms) * (1 - 1e-12) <= circular_bound(conv) <= max(norms) * (1 + 2e-6)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding"), [(3, 1, 1), (3, 2, 1), (4, 2, 1), (3, 1, 0), (3, 1, 2), (2, 1, 2)]
+)
+def test_zeros_of_both_sides_share_one_margin_of_the_grid(kernel, stride, padding):
+    torch.manual_seed(1)
+    weight = torch.rand(26, 25, kernel, kernel, dtype=torch.float64)  # positive: large where all of it is inside
+    conv = Conv(weight, torch.zeros(26).double(), (25, 5, 4), (stride, stride), (padding, padding))
+    truth = true_norm(conv, conv.shape)
+    assert truth <= circular_bound(conv) <= 1.6 * truth
+
+
+def stacks():
+    random = torch.Generator().manual_seed(0)
+    wide = torch.randn(7, 40, 60, generator=random, dtype=torch.complex128)
+    steep = torch.randn(3, 30, 30, generator=random, dtype=torch.float64)
+    lone = torch.zeros(4, 25, 25, dtype=torch.float64)
+    lone[2, 0, 0] = 5.0
+    return {
+        "random": wide @ wide.mH, "one of many": torch.cat([wide @ wide.mH, 1.01 * (wide @ wide.mH)[:1]]),
+        "all equal": torch.eye(30, dtype=torch.float64).expand(5, 30, 30), "zeros": 0 * lone, "one entry": lone,
+        "rows sum to zero": (steep - steep.mean(2, keepdim=True)) @ (steep - steep.mean(2, keepdim=True)).mT,
+        "rank one": steep[:, :, :1] @ steep[:, :, :1].mT, "small": wide[:, :5] @ wide[:, :5].mH,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", stacks())
+def test_the_largest_eigenvalue_is_not_missed_and_nearly_met(name):
+    grams = stacks()[name]
+    truth = float(torch.linalg.eigvalsh(grams).max())
+    assert truth * (1 - 1e-12) <= largest_eigenvalue(grams) <= truth * (1 + 1.1e-6)
+    assert truth * (1 - 1e-12) <= largest_eigenvalue(grams, 0.999 * truth) <= truth * (1 + 1.1e-6)
+    assert largest_eigenvalue(grams, 2 * truth) == 2 * truth
+
+
+def test_matrices_too_large_to_decompose_have_the_same_norm(monkeypatch):
+    torch.manual_seed(2)
+    matrix = torch.randn(300, 270, dtype=torch.float64)
+    monkeypatch.setattr("danskin.lipschitz.matrices._DECOMPOSED", 200)
+    for scale in (1.0, 1e-170, 1e170):
+        truth = float(torch.linalg.svdvals(scale * matrix)[0])
+        assert truth <= matrix_norm(scale * matrix) <= truth * (1 + 1e-6)
+        assert truth <= matrix_norm(scale * matrix.T) <= truth * (1 + 1e-6)
+    assert matrix_norm(0 * matrix) == 0
 
 
 def test_large_convolutions_use_the_bound_and_stay_close():
@@ -90,7 +157,7 @@ def test_large_convolutions_use_the_bound_and_stay_close():
 def test_bound_by_sums_takes_rows_and_columns():
     """One channel in, two out, all ones: rows sum to 1, columns to 2, and sqrt(1 * 2) is the norm."""
     conv = Conv(torch.ones(2, 1, 1, 1).double(), torch.zeros(2).double(), (1, 4, 4), (1, 1))
-    assert _schur(conv, torch.ones(1, 1, 4, 4).double(), (2, 4, 4)) == pytest.approx(2**0.5)
+    assert _sums(conv) == pytest.approx(2**0.5)
 
 
 def test_reshaped_kernel_is_not_the_norm():

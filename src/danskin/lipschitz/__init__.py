@@ -10,7 +10,8 @@ from danskin.lipschitz.covariance import Slopes, slopes_everywhere
 from danskin.lipschitz.lipopt import lipopt
 from danskin.lipschitz.lipsdp import eclipse_fast, lipsdp, lipsdp_penalty
 from danskin.lipschitz.lower import lipschitz_lower, search_lower
-from danskin.lipschitz.norms import circular_bound, conv_norm, gram_bound, matrix_norm
+from danskin.lipschitz.matrices import gram_bound, matrix_norm
+from danskin.lipschitz.norms import circular_bound, conv_norm
 from danskin.lipschitz.product import product_bound
 from danskin.lipschitz.reading import read
 from danskin.lipschitz.regions import exact_by_regions

@@ -1,68 +1,25 @@
-"""Certified upper bounds of the largest singular value of a linear map: never below the true one.
+"""Certified upper bounds of the norms of affine maps: never below the true one.
 
-A power iteration approaches the norm from below and certifies nothing; here the norm is exact (a singular
-value decomposition) or bounded by a map that contains the given one. All in float64; each bound is enlarged
-by the factor `1 + MARGIN`, which is above the rounding of decompositions and Fourier transforms of the
-sizes met here (about n * 1e-16 relative to the norm). LECTURE row E6.
+Convolutions are written out where they are small, and else bounded by a circular convolution that contains them, whose
+norm is that of a matrix at each frequency. See `matrices` for margins. LECTURE row E6.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
+from danskin.lipschitz.matrices import MARGIN as MARGIN
+from danskin.lipschitz.matrices import largest_eigenvalue, matrix_norm, outer_product
 from danskin.lipschitz.operations import Affine, CircularConv, Conv, Linear, Positive, Scale, Transposed
 
-MARGIN = 1e-9
 _DENSE = 1 << 22  # entries up to which the matrix of a convolution is written out
 _SIDE = 1024  # and the smaller side, of which the cost of the decomposition is the square
-_FEW = 24  # sides below which a decomposition costs no more than a factorisation
-_SVD_SIDE = 4096  # smaller side up to which a plain matrix is decomposed
-_GRAM_STEPS = 12  # excess of a Gram bound for rank n: n^(2^-13), 0.1 % for n = 4096
-
-
-def matrix_norm(weight: Tensor) -> float:
-    """At least the largest singular value of a matrix, and equal to it but for the margin.
-
-    By singular value decomposition; by `gram_bound` where the smaller side is above 4096.
-
-    >>> round(matrix_norm(torch.tensor([[3.0, 0.0], [4.0, 0.0]])), 6)
-    5.0
-    """
-    weight = weight.detach().double()
-    if not weight.numel():
-        return 0.0
-    if min(weight.shape) > _SVD_SIDE:
-        return gram_bound(weight)
-    return float(torch.linalg.matrix_norm(weight, 2)) * (1 + MARGIN)
-
-
-def gram_bound(weight: Tensor) -> float:
-    r"""An upper bound by Gram iteration: \|W\|_2 = \|G_t\|_2^(2^-t) <= \|G_t\|_F^(2^-t), G_0 = W, G_{t+1} = G_t^T G_t.
-
-    The singular values of G_t are those of W to the power 2^t, and the Frobenius norm is at least the
-    spectral one. Each G_t is divided by its Frobenius norm so that nothing overflows, and the logarithms are
-    added up.
-
-    Reference: Delattre et al., ICML 2023, algorithm 1.
-    """
-    gram = weight.detach().double()
-    gram = gram if gram.shape[0] >= gram.shape[1] else gram.T  # the smaller of the two Gram matrices
-    largest = float(gram.abs().amax()) if gram.numel() else 0.0
-    if largest == 0:
-        return 0.0
-    gram, log, share = gram / largest, math.log(largest), 1.0  # no square under- or overflows
-    for _ in range(_GRAM_STEPS):  # the logarithm of |G_t| counts 2^-t times
-        size = float(torch.linalg.vector_norm(gram))
-        gram = gram / size
-        log += share * math.log(size)
-        gram, share = gram.T @ gram, share / 2
-    # a product errs by n * 1e-16 of its Frobenius norm squared, that is at most n^1.5 * 1e-16 of its Frobenius norm;
-    # squaring doubles this and the root halves it again, so the steps add up
-    margin = max(MARGIN, _GRAM_STEPS * max(weight.shape) * math.sqrt(len(gram)) * 2e-16)
-    return math.exp(log + share * math.log(float(torch.linalg.vector_norm(gram)))) * (1 + margin)
+_AT_ONCE = 1 << 18  # entries of the Gram matrices that are worked on together: they stay in the cache
+_SYMBOLS = 1 << 22  # entries of the matrices at frequencies that are held at a time
 
 
 def conv_norm(conv: Conv) -> float:
@@ -71,7 +28,7 @@ def conv_norm(conv: Conv) -> float:
     The smallest of: the exact norm of the written-out matrix where that is small; `circular_bound`; the
     root of the largest row sum times the largest column sum of the absolute values.
     """
-    outputs = conv.apply(conv.weight.new_zeros((1, *conv.shape))).shape[1:]
+    outputs = conv.outputs
     inputs, results = math.prod(conv.shape), math.prod(outputs)
     if not inputs * results:
         return 0.0
@@ -80,14 +37,15 @@ def conv_norm(conv: Conv) -> float:
     if inputs * results <= _DENSE and min(inputs, results) <= _SIDE:
         rows = torch.eye(results, dtype=torch.float64, device=conv.weight.device).view(results, *outputs)
         return matrix_norm(conv.pullback(rows).flatten(1))
-    return min(circular_bound(conv), _schur(conv, conv.weight.new_ones((1, *conv.shape)), outputs))
+    return min(circular_bound(conv), _sums(conv))
 
 
 def circular_bound(conv: Conv) -> float:
-    r"""The exact norm of the circular convolution of which this one is a restriction.
+    r"""The norm of a circular convolution of which this one is a restriction, within 1e-6 of it.
 
     Zero padding puts the image on a larger grid (an isometry); on that grid the convolution of stride s is a
-    circular one of which some outputs are dropped (a projection), so its norm is not larger. Stride s is
+    circular one of which some outputs are dropped (a projection), so its norm is not larger. One margin of zeros
+    serves both sides, as the grid is closed: n + p numbers, or as many as there are outputs. Stride s is
     stride 1 on the s^2 interleaved parts of the image, taken as channels: the kernel is cut up likewise. A
     circular convolution of stride 1 is a matrix (channels out, channels in) at each frequency, and its norm
     is the largest of their norms. Groups are blocks: the largest block counts.
@@ -95,9 +53,8 @@ def circular_bound(conv: Conv) -> float:
     Reference: Sedghi, Gupta and Long, ICLR 2019, theorem 6 (stride 1, circular); the restriction and the
     interleaving are elementary.
     """
-    sides = [(k - 1) * d + 1 for k, d in zip(conv.weight.shape[2:], conv.dilation, strict=True)]
-    padded = [max(n + 2 * p, k) for n, p, k in zip(conv.shape[1:], conv.padding, sides, strict=True)]
-    return _norm_on_grid(conv, [-(-n // s) for n, s in zip(padded, conv.stride, strict=True)])
+    each = zip(conv.shape[1:], conv.padding, conv.stride, conv.outputs[1:], strict=True)
+    return _norm_on_grid(conv, [max(-(-(n + p) // s), out) for n, p, s, out in each])
 
 
 def circular_norm(circular: CircularConv) -> float:
@@ -107,7 +64,7 @@ def circular_norm(circular: CircularConv) -> float:
     """
     pad, conv = circular.pad, circular.conv
     size = pad.shape[1:]
-    results = conv.apply(conv.weight.new_zeros((1, *conv.shape))).shape[2:]
+    results = conv.outputs[1:]
     steps = [n // s for n, s in zip(size, conv.stride, strict=True)]
     whole = all(n % s == 0 for n, s in zip(size, conv.stride, strict=True))
     if whole and all(r <= g for r, g in zip(results, steps, strict=True)):
@@ -118,58 +75,77 @@ def circular_norm(circular: CircularConv) -> float:
 
 def _norm_on_grid(conv: Conv, grid: list[int]) -> float:
     """The norm of the circular convolution on an image of `grid` steps of the stride."""
+    kernel = _interleaved(conv)  # (groups, out, in, high, wide)
+    scale = float(kernel.abs().amax())
+    if scale == 0:
+        return 0.0
+    kernel = kernel / scale  # no square under- or overflows
+    kernel = kernel if kernel.shape[1] <= kernel.shape[2] else kernel.transpose(1, 2)
+    taps, frequencies = math.prod(kernel.shape[3:]), _half(grid, kernel.device)
+    few = taps * (taps + 1) / 2 <= 2.5 * len(frequencies)  # products of real matrices
+    grams = _by_shifts(kernel, grid, frequencies) if few else _by_symbols(kernel, grid, frequencies)
+    largest = 0.0
+    for gram in grams:
+        largest = largest_eigenvalue(gram, largest)
+    return scale * math.sqrt(largest) * (1 + MARGIN)
+
+
+def _by_shifts(kernel: Tensor, grid: list[int], frequencies: Tensor) -> Iterator[Tensor]:
+    r"""The Gram matrices S(f) S(f)^H at frequencies (n, 2), some at a time, from products of pairs of kernel entries.
+
+    S S^H = sum over shifts d of R_d exp(-2 pi i <f, d>) with R_d = sum_t W_{t+d} W_t^T = R_{-d}^T, however many
+    frequencies there are.
+    """
+    groups, side, _, high, wide = kernel.shape
+    shifts = [(k, m) for k in range(high) for m in range(1 - wide, wide) if (k, m) >= (0, 0)]
+    even, odd = [], []
+    for k, m in shifts:
+        late = kernel[..., k:, max(m, 0) : wide + min(m, 0)].flatten(2)
+        early = kernel[..., : high - k, max(-m, 0) : wide - max(m, 0)].flatten(2)
+        r = (late @ early.mT) * (0.5 if (k, m) == (0, 0) else 1.0)
+        even.append((r + r.mT).flatten())
+        odd.append((r.mT - r).flatten())
+    real, imaginary = torch.stack(even), torch.stack(odd)
+    for f in frequencies.split(max(1, _AT_ONCE // (groups * side * side))):
+        angle = _angles(f, torch.tensor(shifts, device=f.device), grid)
+        yield torch.complex(angle.cos() @ real, angle.sin() @ imaginary).view(-1, side, side)
+
+
+def _by_symbols(kernel: Tensor, grid: list[int], frequencies: Tensor) -> Iterator[Tensor]:
+    r"""The same for few frequencies, from S(f) = X + i Y: X X^T + Y Y^T + i (Y X^T - X Y^T)."""
+    groups, side, width, high, wide = kernel.shape
+    entries = kernel.permute(3, 4, 0, 1, 2).reshape(high * wide, -1)
+    places = torch.cartesian_prod(*(torch.arange(n, device=kernel.device) for n in (high, wide)))
+    at_once = max(1, _AT_ONCE // side**2)
+    for f in frequencies.split(max(1, _SYMBOLS // max(len(places), groups * side * width))):
+        angle = _angles(f, places, grid)
+        both = ((wave @ entries).view(-1, side, width).split(at_once) for wave in (angle.cos(), -angle.sin()))
+        for x, y in zip(*both, strict=True):
+            cross = y @ x.mT
+            yield torch.complex(outer_product(torch.cat([x, y], 2)), cross - cross.mT)
+
+
+def _angles(f: Tensor, places: Tensor, grid: list[int]) -> Tensor:
+    """2 pi <f, place> for frequencies and places (n, 2) of a grid."""
+    turns = [torch.outer(f[:, d], places[:, d]) % grid[d] / grid[d] for d in (0, 1)]
+    return 2 * math.pi * (turns[0] + turns[1]).double()
+
+
+def _half(grid: list[int], device: torch.device) -> Tensor:
+    """(n, 2): of each two opposite frequencies of a grid one."""
+    f = torch.cartesian_prod(torch.arange(grid[0], device=device), torch.arange(grid[1] // 2 + 1, device=device))
+    own = 2 * f[:, 1] % grid[1] == 0  # columns that hold both
+    return f[~own | (f[:, 0] <= grid[0] // 2)]
+
+
+def _interleaved(conv: Conv) -> Tensor:
+    """The kernel (groups, out, in * stride, high, wide) with the places between two steps of the stride as channels."""
     kernel = _dilated(conv.weight, conv.dilation)
     s, t = conv.stride
     high, wide = (-(-k // q) for k, q in zip(kernel.shape[2:], conv.stride, strict=True))
     kernel = torch.nn.functional.pad(kernel, (0, wide * t - kernel.shape[3], 0, high * s - kernel.shape[2]))
-    out, channels = kernel.shape[:2]
-    parts = kernel.view(out, channels, high, s, wide, t).permute(0, 1, 3, 5, 2, 4).reshape(out, -1, high, wide)
-    parts = wrapped(parts, grid)
-    symbols = (torch.fft.rfft2(block, s=grid).flatten(2).permute(2, 0, 1) for block in parts.chunk(conv.groups))
-    return max(_largest(symbol) for symbol in symbols) * (1 + MARGIN)  # conjugate frequencies have equal norms
-
-
-def wrapped(parts: Tensor, grid: list[int]) -> Tensor:
-    """Kernels longer than the grid go around it: `rfft2` would cut them off."""
-    for dim, n in zip((2, 3), grid, strict=True):
-        if parts.shape[dim] > n:
-            pieces = torch.nn.functional.pad(parts.movedim(dim, -1), (0, -parts.shape[dim] % n)).unflatten(-1, (-1, n))
-            parts = pieces.sum(-2).movedim(-1, dim)
-    return parts
-
-
-def _largest(matrices: Tensor) -> float:
-    """The largest spectral norm of a stack of matrices (n, a, b), by the smaller Gram matrices.
-
-    Squaring costs half the digits of small singular values, but not of the largest one. Few decompositions are made:
-    that of the most promising matrix gives a number above which a Cholesky factorisation shows that the others are
-    not; those where it fails are tried next.
-    """
-    size = float(matrices.abs().amax())
-    if size == 0:
-        return 0.0
-    scaled = matrices / size
-    gram = scaled.mH @ scaled if scaled.shape[1] >= scaled.shape[2] else scaled @ scaled.mH
-    if gram.shape[1] < _FEW:
-        return size * math.sqrt(float(torch.linalg.eigvalsh(gram)[:, -1].max()))
-    promise, best = _rayleigh(gram), 0.0
-    eye = torch.eye(gram.shape[1], dtype=gram.dtype, device=gram.device)
-    while len(gram):
-        at = int(promise.argmax())
-        best = max(best, float(torch.linalg.eigvalsh(gram[at])[-1]))
-        _, failed = torch.linalg.cholesky_ex(best * (1 + 0.1 * MARGIN) * eye - gram)
-        left = failed != 0
-        left[at] = False
-        gram, promise = gram[left], promise[left]
-    return size * math.sqrt(best * (1 + 0.1 * MARGIN))
-
-
-def _rayleigh(gram: Tensor) -> Tensor:
-    """(n,): lower bounds of the largest eigenvalues, by a few steps of the power iteration."""
-    v = gram @ gram.sum(2, keepdim=True)
-    for _ in range(8):
-        v = gram @ (v / torch.linalg.vector_norm(v, dim=1, keepdim=True).clamp_min(1e-300))
-    return torch.linalg.vector_norm(v, dim=(1, 2))
+    parts = kernel.view(conv.groups, -1, kernel.shape[1], high, s, wide, t)
+    return parts.permute(0, 1, 2, 4, 6, 3, 5).flatten(2, 4)
 
 
 def _dilated(weight: Tensor, dilation: tuple[int, int]) -> Tensor:
@@ -182,17 +158,17 @@ def _dilated(weight: Tensor, dilation: tuple[int, int]) -> Tensor:
     return full
 
 
-def _schur(operation: Conv | Positive, ones: Tensor, outputs: tuple[int, ...]) -> float:
-    r"""sqrt(\|W\|_1 \|W\|_inf) from row and column sums of |W|."""
+def _sums(conv: Conv) -> float:
+    r"""sqrt(\|W\|_1 \|W\|_inf) of a convolution, from sums of absolute values of its kernel; borders are not seen."""
+    parts = _interleaved(conv).abs()
+    rows, columns = parts.sum((2, 3, 4)).max(), parts.sum((1, 3, 4)).max()
+    return math.sqrt(float(rows * columns)) * (1 + MARGIN)
+
+
+def _schur(operation: Positive, ones: Tensor, outputs: tuple[int, ...]) -> float:
+    r"""sqrt(\|W\|_1 \|W\|_inf) from row and column sums of W >= 0."""
     rows = float(operation.spread(ones).max())
-    if isinstance(operation, Conv):
-        absolute = Conv(
-            operation.weight.abs(), operation.bias, operation.shape, operation.stride, operation.padding,
-            operation.dilation, operation.groups,
-        )  # fmt: skip
-        columns = float(absolute.pullback(ones.new_ones((1, *outputs))).max())
-    else:
-        columns = float(operation.pullback(ones.new_ones((1, *outputs))).max())
+    columns = float(operation.pullback(ones.new_ones((1, *outputs))).max())
     return math.sqrt(rows * columns) * (1 + MARGIN)
 
 
@@ -220,3 +196,12 @@ def operation_norm(operation: Linear | Conv | CircularConv | Transposed | Scale 
         return float(operation.scale.abs().max()) * (1 + MARGIN)
     outputs = tuple(operation.apply(torch.zeros_like(like)).shape[1:])
     return _schur(operation, torch.ones_like(like), outputs)
+
+
+def wrapped(parts: Tensor, grid: list[int]) -> Tensor:
+    """Kernels longer than the grid go around it: `rfft2` would cut them off."""
+    for dim, n in zip((2, 3), grid, strict=True):
+        if parts.shape[dim] > n:
+            pieces = torch.nn.functional.pad(parts.movedim(dim, -1), (0, -parts.shape[dim] % n)).unflatten(-1, (-1, n))
+            parts = pieces.sum(-2).movedim(-1, dim)
+    return parts
