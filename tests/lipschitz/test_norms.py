@@ -109,6 +109,16 @@ def test_zeros_of_both_sides_share_one_margin_of_the_grid(kernel, stride, paddin
     assert truth <= circular_bound(conv) <= 1.6 * truth
 
 
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_the_grid_of_images_has_room_for_zeros(n):
+    """A kernel that sums to zero does nothing to constant images that continue, but something to those with borders."""
+    weight = torch.tensor([-1.0, 2.0, -1.0], dtype=torch.float64).view(1, 1, 3, 1)
+    conv = Conv(weight, torch.zeros(1).double(), (1, n, 1), (1, 1), (1, 0))
+    truth = 2 + 2 * math.cos(math.pi / (n + 1))  # the second difference with zeros around
+    assert true_norm(conv, conv.shape) == pytest.approx(truth)
+    assert truth <= circular_bound(conv) <= 4 * (1 + 1e-6)
+
+
 def stacks():
     random = torch.Generator().manual_seed(0)
     wide = torch.randn(7, 40, 60, generator=random, dtype=torch.complex128)
