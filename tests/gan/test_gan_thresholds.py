@@ -1,45 +1,49 @@
-"""Whole trainings on eight Gaussians in half a minute each: what reaches the floor does, and what fails fails."""
+"""Whole trainings as row F2 does them, half a minute each: what reaches the floor does, and what fails fails."""
 
 import pytest
 import torch
 
-from danskin.data import SUPPORTS, load
-from danskin.gan import (
-    R1R2,
-    GANTrainer,
-    GradientPenalty,
-    Relativistic,
-    Wasserstein,
-    WeightClip,
-    critic_mlp,
-    generator_mlp,
-)
-from danskin.gan.distances import certified_gap, sample_distance
-from danskin.gan.optimizers import Adam, RMSprop
-from danskin.gan.support import mode_coverage
+from danskin.data import load
+from danskin.recipes.f2.plan import plan_of
+from danskin.run.gan import new_networks
+from danskin.run.gan_judging import Judge
 
 pytestmark = pytest.mark.slow
-PUBLISHED, STILL = RMSprop(5e-5), Adam(1e-3, (0.0, 0.9))
-TRAINERS = {
-    "gp": GANTrainer(Wasserstein(), GradientPenalty(0.1), critic_steps=5, decay="linear"),
-    "r3": GANTrainer(Relativistic(), R1R2(0.1), steps=4000, decay="linear", generator_optimizer=STILL,
-                     critic_optimizer=STILL),
-    "clip": GANTrainer(Wasserstein(), WeightClip(0.01), critic_steps=5, generator_optimizer=PUBLISHED,
-                       critic_optimizer=PUBLISHED),
-}  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "most", "least"), [("gp", 0.16, 0), ("r3", 0.1, 0), ("clip", 9, 0.4)])
-def test_eight_gaussians(name, most, least):
-    data, support, trainer = load("gaussians_8"), SUPPORTS["gaussians_8"], TRAINERS[name]
-    torch.manual_seed(0)
-    run = trainer.start(generator_mlp(shape=(2,)), critic_mlp(shape=(2,)), 2)
-    while run.t < trainer.steps:
+def judged(case, method):
+    """Everything that is known of the samples, after training."""
+    config = plan_of("F2", "small").configs[case, method]
+    data = load(config.data.name)
+    networks = new_networks(config, data.image_shape, torch.device("cpu"))
+    run = config.trainer.start(*networks, config.latent, config.seed)
+    while run.t < config.trainer.steps:
         told = run.step(data.x_train)
     run.check_finite(told)
-    real, fake = data.x_test[:2048], run.sample(2048)
-    distance, floor = sample_distance(real, fake), sample_distance(real, data.x_test[2048:])
-    assert floor < distance and least <= distance < most
-    assert certified_gap(run.critic, real, fake).lower_bound <= distance
-    covered = mode_coverage(fake, support.points, support.labels, support.sigma)
-    assert (covered.covered == 8) == (name != "clip")
+    return Judge(config.judging, data, config.seed).final(run)
+
+
+@pytest.mark.parametrize(
+    ("case", "method", "most", "modes"),
+    [("8 Gaussians", "gp", 0.16, 8), ("8 Gaussians", "r3", 0.1, 8), ("25 Gaussians", "r3", 0.19, 24)],
+)
+def test_what_works_in_the_plane_comes_near_the_floor_and_covers_the_modes(case, method, most, modes):
+    found = judged(case, method)
+    assert found["w1_floor"] < found["w1"] < most and found["certified"] <= found["w1"]
+    assert found["coverage"]["covered"] >= modes
+
+
+def test_clipping_as_published_leaves_most_of_the_distance_and_covers_nothing():
+    found = judged("8 Gaussians", "clip_published")
+    assert found["w1"] > 0.4 and found["coverage"]["covered"] == 0
+
+
+def test_a_gradient_penalty_keeps_all_digits():
+    found = judged("digits", "gp_published")
+    assert found["w1"] < 1.8 and found["classes"]["covered"] == 10  # the floor is at 1.39
+    assert found["manifold"]["recall"] > 0.5 and not found["copying"]["copied"]
+
+
+def test_the_vanilla_gan_drops_digits():
+    found = judged("digits", "non_saturating")
+    assert found["w1"] > 1.9 and found["manifold"]["recall"] < 0.2
