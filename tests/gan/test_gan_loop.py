@@ -24,6 +24,7 @@ from danskin.gan import (
     generator_mlp,
 )
 from danskin.gan.optimizers import SGD, Adam, ExtraAdam, OptimisticAdam, RMSprop
+from danskin.gan.trainer import Alone
 from danskin.gan.watch import Watch
 
 DATA = torch.randn(300, 2, generator=torch.Generator().manual_seed(5)) + 2
@@ -145,6 +146,38 @@ def test_a_fresh_critic_forgets_and_a_warm_one_does_not():
     for _ in range(3):
         warm.step(DATA)
     assert size < max((a - b).abs().max().item() for a, b in zip(start, warm.sides[1], strict=True))
+
+
+def test_a_fresh_critic_forgets_its_moments_too():
+    run = begun(GANTrainer(NonSaturating(), critic_init="fresh", critic_steps=2))
+    for _ in range(3):
+        run.step(DATA)
+        assert {int(state["step"]) for state in run.optimizers[1].state.values()} == {2}
+    assert {int(state["step"]) for state in run.optimizers[0].state.values()} == {3}
+
+
+def test_networks_in_eval_mode_are_trained_in_training_mode():
+    net = generator_conv(shape=(1, 8, 8), latent=3, width=4).eval()
+    critic = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, 1)).eval()
+    GANTrainer(NonSaturating(), batch_size=8).start(net, critic, 3).step(torch.rand(50, 1, 8, 8))
+    assert net[2].running_mean.any() and net.training and critic[1].training
+
+
+def test_processes_draw_the_same_batch_and_places_on_its_lines_of_their_own():
+    class Second(Alone):
+        def sum(self, value):
+            return 2 * value
+
+    seeds = []
+    for rank in range(2):
+        torch.manual_seed(0)
+        trainer = GANTrainer(Wasserstein(), GradientPenalty(), batch_size=8)
+        run = trainer.start(generator_mlp(shape=(2,)), critic_mlp(shape=(2,)), 2, 0, Second(rank, 2))
+        run.step(DATA)
+        seeds.append((run.random.initial_seed(), run.own_random.initial_seed()))
+    assert seeds[0][0] == seeds[1][0] and len({*seeds[0], *seeds[1]}) == 3
+    with pytest.raises(InputError, match="multiple of the 2 processes"):
+        GANTrainer(batch_size=7).start(generator_mlp(shape=(2,)), critic_mlp(shape=(2,)), 2, 0, Second(0, 2))
 
 
 def test_extragradient_takes_both_players_gradients_one_step_ahead():

@@ -85,6 +85,20 @@ def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path):
         assert same(tmp_path / "whole" / name, tmp_path / "cut" / name)
 
 
+def test_a_checkpoint_has_the_mean_of_all_processes_running_statistics(tmp_path):
+    class Watched(Runtime):
+        def average_buffers(self, model):
+            for buffer in model.buffers():
+                buffer.fill_(7)  # as if the others had seen something else
+
+    conv = ["generator={name: conv, options: {width: 2}}", "critic={name: conv, options: {width: 2}}"]
+    config = load_gan_config("gan_digits", [*FEW, *conv, "trainer.steps=2", "trainer.ema=0"])
+    train_gan(config, Record.create(config, tmp_path, tmp_path / "a"), Watched(torch.device("cpu")))
+    saved = checkpoint.load(tmp_path / "a/checkpoints/last.pt")["run"]["generator"]
+    assert (saved["2.running_mean"] == 7).all()
+    assert (load_file(tmp_path / "a/generator.safetensors")["2.running_var"] == 7).all()
+
+
 _RUN = """
 import sys, torch
 from pathlib import Path

@@ -138,7 +138,8 @@ class GANRun:
         """
         self.random.manual_seed(_mixed(self.seed, self.t))
         if self.own_random is not self.random:
-            self.own_random.manual_seed(_mixed(self.seed, self.t, self.processes.rank))
+            # from 1 on: to a SeedSequence a 0 at the end is as if it were not there
+            self.own_random.manual_seed(_mixed(self.seed, self.t, self.processes.rank + 1))
         told: dict[str, Tensor] = {}
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:

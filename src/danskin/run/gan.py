@@ -221,7 +221,6 @@ class _Work:
                 if run.t % config.log_every == 0 or last or run.t == 1:
                     self._report(told)
                 if run.t % every == 0 and not last:
-                    run.check_finite(told)
                     self._judged()
                 stopping = self._any(stop()) if run.t % config.log_every == 0 or self.runtime.world == 1 else False
                 if run.t % config.checkpoint_every == 0 or last or stopping:

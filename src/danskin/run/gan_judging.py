@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from danskin.data import SUPPORTS, Dataset, to_float
-from danskin.errors import ConfigError, InputError
+from danskin.errors import ConfigError, DivergenceError, InputError
 from danskin.gan.copying import memorization
 from danskin.gan.distances import certified_gap, sample_distance
 from danskin.gan.features import FEATURE_NETS, classes_seen, frechet_on
@@ -81,6 +81,11 @@ class Judge:
         """W1, W2, their floors and what the critic proves, on the same examples."""
         real, floor = self._pair(wanted)[0], self._floor(wanted)
         fake = run.sample(len(real), self.seed + 1).float().cpu()
+        if not bool(fake.isfinite().all()):
+            raise DivergenceError(
+                f"step {run.t}: expected finite numbers, got NaN or infinity in samples; lower the learning rates, or "
+                "constrain the critic more; the last checkpoint is from before"
+            )
         proved = certified_gap(run.critic, real, fake)
         found: dict[str, Any] = {
             "n": len(real), "w1": sample_distance(real, fake), "w1_floor": floor["w1"],
