@@ -45,6 +45,13 @@ def test_a_bias_never_lowers_it(activation):
     assert with_bias >= without - 1e-12
 
 
+@pytest.mark.parametrize("activation", ["relu", "abs"])
+def test_with_a_bias_it_is_at_least_the_distance_of_the_means(activation):
+    x, y = gaussians(30)  # a kink beyond all points leaves a linear function
+    found = float(NetworkDistance(1, activation, steps=1, restarts=1).value(x, y))
+    assert found >= float((x.mean(0) - y.mean(0)).norm()) * (1 - 1e-12)
+
+
 def test_one_unit_in_one_dimension_is_the_best_of_a_grid():
     x, y = (t[:40, :1] for t in gaussians())
     grid = torch.linspace(-4, 4, 4001, dtype=torch.float64)
