@@ -85,7 +85,7 @@ def best_multipliers(
     begin = fast(weights, slopes, norm)
     value = certified(weights, slopes, begin, norm)
     inputs = weights[0].shape[1] if norm == "inf" else min(weights[0].shape)
-    size = sum(len(s.reach) for s in slopes) + inputs
+    size = sum(int((s.reach > 0).sum()) for s in slopes) + inputs
     if len(weights) == 1 or not 0 < value < float("inf"):
         return value, ()
     d: Tensor | None = None
@@ -109,7 +109,7 @@ def best_multipliers(
 
 def best_ts(weights: Sequence[Tensor], slopes: Sequence[Slopes], until: float) -> list[Tensor] | None:
     """The multipliers of LipSDP-neuron's optimum, or of where time ended; None where there are none to be had."""
-    size = sum(len(s.reach) for s in slopes) + min(weights[0].shape)
+    size = sum(int((s.reach > 0).sum()) for s in slopes) + min(weights[0].shape)
     begin = fast(weights, slopes)
     value = certified(weights, slopes, begin)
     if size > NEWTON or not 0 < value < float("inf"):

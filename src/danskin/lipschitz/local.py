@@ -84,10 +84,7 @@ def local_slopes(chain: Chain, near: Near) -> list[Slopes]:
         low, high = torch.minimum(low, middle) - slack, torch.maximum(high, middle) + slack
         slopes = Slopes.of(*chain.slopes(i, low, high))
         out.append(slopes)
-        shape = (1, *chain.shapes[i])
-        activation = chain.activations[i]
-        low, high = interval(activation, [(low.view(shape), high.view(shape))], (low, high))
-        h, center = (low.flatten(), high.flatten()), activation.apply(middle.view(shape)).flatten()
+        h, center = chain.range(i, low, high), chain.activate(i, middle[None])[0]
         if i + 1 < len(chain.activations):
             c = step(z, slopes, rescued(z, slopes, fast_multipliers(z, slopes)))
     return out

@@ -1,4 +1,4 @@
-"""The exact Lipschitz constant of a tiny ReLU network: the largest Jacobian norm over its linear regions.
+"""The exact Lipschitz constant of a tiny network of ReLUs: the largest Jacobian norm over its linear regions.
 
 Regions are met by fixing neurons one after the other: on or off, where a linear programme finds an input for which
 both the earlier choices and this one hold. Branches whose certified bound (the recursion of `covariance`, with
@@ -21,7 +21,6 @@ from danskin.lipschitz.barrier import solve
 from danskin.lipschitz.bound import LipschitzBound, Norm
 from danskin.lipschitz.chain import Chain
 from danskin.lipschitz.covariance import Slopes, bound_squared, certified, fast, slopes_everywhere
-from danskin.lipschitz.operations import Relu
 
 _ROUNDED = 1e-7  # relative, of a bound near the edge of what can be factorised
 THIN = 1e-9  # half-width of regions below which they are not told from none
@@ -72,10 +71,10 @@ class _Branch:
 
 
 def exact_by_regions(chain: Chain, *, norm: Norm = 2, budget_s: float = 60.0, known: float = 0.0) -> Exact:
-    """The Lipschitz constant of a chain of ReLUs (or leaky ones), by branch and bound over regions.
+    """The Lipschitz constant of a chain of ReLUs (or leaky ones, |x|, sorted pairs), by branch and bound over regions.
 
     Args:
-        chain: with ReLU activations only; time grows with the number of regions, like hidden neurons to the power
+        chain: with such activations only; time grows with the number of regions, like hidden neurons to the power
             of inputs.
         norm: 2 or "inf".
         budget_s: seconds after which the search ends; the upper side is then that of the open branches.
@@ -88,18 +87,19 @@ def exact_by_regions(chain: Chain, *, norm: Norm = 2, budget_s: float = 60.0, kn
 
     Lecture: E6.
     """
-    if not all(isinstance(a, Relu) for a in chain.activations):
+    leaks = [leak for i in range(len(chain.activations)) if (leak := chain.leaks(i)) is not None]
+    if len(leaks) < len(chain.activations):
+        names = {type(part.operation).__name__ for parts in chain.activations for part in parts}
         raise ModelError(
-            "model: expected ReLU or LeakyReLU activations only, as others have no linear regions, got "
-            f"{', '.join(type(a).__name__ for a in chain.activations)}; use LipSDP"
+            "model: expected ReLU, LeakyReLU, |x| or sorted pairs only, as others have no linear regions, got "
+            f"{', '.join(sorted(names))}; use LipSDP"
         )
-    return _Search(chain, norm, known).run(budget_s)
+    return _Search(chain, leaks, norm, known).run(budget_s)
 
 
 class _Search:
-    def __init__(self, chain: Chain, norm: Norm, known: float) -> None:
-        self.chain, self.norm, self.best = chain, norm, known
-        self.leaks = [a.leak for a in chain.activations if isinstance(a, Relu)]
+    def __init__(self, chain: Chain, leaks: list[Tensor], norm: Norm, known: float) -> None:
+        self.chain, self.leaks, self.norm, self.best = chain, leaks, norm, known
         self.witness: tuple[Tensor, Tensor] | None = None
         self.regions = self.programmes = 0
         self.ts: list[Tensor] = []  # of LipSDP's optimum: with fewer slopes they certify at most the same
@@ -152,8 +152,8 @@ class _Search:
         w, b = self.chain.weights[branch.layer], self.chain.biases[branch.layer]
         row = w[len(branch.fixed)]
         normal, offset = row @ branch.map, float(row @ branch.shift + b[len(branch.fixed)])
-        leak, size = self.leaks[branch.layer], float(normal.norm())
-        if size < 1e-13:
+        leak, size = float(self.leaks[branch.layer][len(branch.fixed)]), float(normal.norm())
+        if size < 1e-13 or leak == 1:
             return replace(branch, fixed=(*branch.fixed, 1.0 if offset > 0 else leak)), None
         normal, offset = normal / size, offset / size
         on = float(normal @ branch.x) + offset > 0
@@ -164,7 +164,7 @@ class _Search:
         return here, other
 
     def narrowed(self, branch: _Branch, normal: Tensor, offset: float, on: bool, x: Tensor) -> _Branch:
-        slope = 1.0 if on else self.leaks[branch.layer]
+        slope = 1.0 if on else float(self.leaks[branch.layer][len(branch.fixed)])
         offsets = torch.cat([branch.offsets, branch.offsets.new_tensor([offset])])
         normals = torch.cat([branch.normals, normal[None]])
         return replace(branch, fixed=(*branch.fixed, slope), normals=normals, offsets=offsets, x=x)
@@ -212,9 +212,7 @@ class _Search:
         weights = [chain.weights[at] @ branch.map, *chain.weights[at + 1 :]]
         slopes = []
         for i in range(at, len(self.leaks)):
-            n = len(chain.weights[i])
-            middle = torch.full((n,), 0.5 * (1 + self.leaks[i]), dtype=weights[0].dtype)
-            reach = torch.full((n,), 0.5 * (1 - self.leaks[i]), dtype=weights[0].dtype)
+            middle, reach = 0.5 * (1 + self.leaks[i]), 0.5 * (1 - self.leaks[i]).abs()
             if i == at and branch.fixed:
                 middle[: len(branch.fixed)] = middle.new_tensor(branch.fixed)
                 reach[: len(branch.fixed)] = 0.0

@@ -64,7 +64,8 @@ def lipsdp_by_solver(
         raise ModelError(f"LipSDP: expected a solution, got status {problem.status} of {solver}; try another solver")
     lam = torch.as_tensor(multipliers.value, dtype=torch.float64).clamp_min(1e-12 * max(float(rho.value), 1e-12))
     ts = [
-        float(rho.value) / (part * s.reach.square()) for part, s in zip(lam.split(sizes), slopes, strict=True)
+        float(rho.value) / (part * torch.where(s.reach > 0, s.reach, 1.0).square())
+        for part, s in zip(lam.split(sizes), slopes, strict=True)
     ]  # Lambda / rho = T^-1 R^-2
     value = certified(chain.weights, slopes, ts)
     return LipschitzBound(value, "upper", f"LipSDP-{per}, {solver.lower()}", seconds=time.perf_counter() - start)

@@ -19,7 +19,6 @@ from danskin.lipschitz.lipsdp import eclipse_fast, lipsdp
 from danskin.lipschitz.local import Near, local_product, local_slopes
 from danskin.lipschitz.lower import search
 from danskin.lipschitz.network import Network
-from danskin.lipschitz.operations import Relu
 from danskin.lipschitz.product import check_norm, example_input, product_of
 from danskin.lipschitz.reading import read
 from danskin.lipschitz.regions import exact_by_regions
@@ -236,9 +235,11 @@ class _Table:
     def _why_not(self, name: str, chain: Chain) -> str | None:
         """Why a method does not apply; None where it does."""
         asked = self.chosen is not _DEFAULT
+        if name == "eclipse-fast" and chain.branches:
+            return "its closed form is for layers in turn, without branches around an activation"
         if name == "regions":
-            if not all(isinstance(a, Relu) for a in chain.activations):
-                return "its activations are not piecewise linear"
+            if any(chain.leaks(i) is None for i in range(len(chain.activations))):
+                return "not all of its activations are ReLU, leaky ReLU, |x| or sorted pairs"
             if self.near is not None:
                 return "it is for all inputs only"
             if not asked and (chain.widths[0] > _REGIONS[0] or chain.hidden > _REGIONS[1]):

@@ -40,7 +40,7 @@ class Lipschitz:
 
     The product bound for every network; for a chain of matrices and elementwise activations, where it is small, also
     the covariances C of LipSDP (`danskin.lipschitz.covariance`), which say of each row a by itself
-    \|<a, dh>\| <= \|dx\|_2 sqrt(a^T C a).
+    \|<a, dz>\| <= \|dx\|_2 sqrt(a^T W C W^T a) with the logits z = W h + b.
 
     Args:
         network: which; its constants are computed once.
@@ -62,13 +62,14 @@ class Lipschitz:
         clean = (rows * logits[:, None]).flatten(2).sum(2)
         pulled = self.network.pull_tail(rows.flatten(0, 1)).flatten(1)
         steep = self.before * torch.linalg.vector_norm(pulled, dim=1) * (1 + 1e-9)
-        for c in self.covariances:
+        for last, c in self.covariances:
+            pulled = rows.flatten(0, 1).flatten(1) @ last
             steep = torch.minimum(steep, ((pulled @ c) * pulled).sum(1).clamp_min(0).sqrt() * (1 + 1e-9))
         return (clean - steep.view(clean.shape) * region.l2_radius[:, None]).amin(1)
 
 
-def _covariances(network: Network) -> list[Tensor]:
-    """Of the last activations, for input differences of length 1; none where the network is no small chain."""
+def _covariances(network: Network) -> list[tuple[Tensor, Tensor]]:
+    """The last matrix W, and C of what it is applied to, for input differences of length 1; none of large networks."""
     try:
         chain = chain_of(network, entries=_ENTRIES)
     except ModelError:
@@ -77,7 +78,8 @@ def _covariances(network: Network) -> list[Tensor]:
     if not slopes or chain.hidden > _HIDDEN:
         return []
     ts = [fast(chain.weights, slopes), best_ts(chain.weights, slopes, math.inf)]
-    return [c for t in ts if t is not None and (c := last_covariance(chain.weights, slopes, t)) is not None]
+    found = (last_covariance(chain.weights, slopes, t) for t in ts if t is not None)
+    return [(chain.weights[-1], c) for c in found if c is not None]
 
 
 def of_intervals(bounds: Bounds, rows: Tensor) -> Tensor:
