@@ -28,7 +28,7 @@ from danskin.lipschitz.seqlip import EXACT, seqlip
 #: Names of methods, and what each is.
 METHODS = {
     "search": "lower bound with a witness: quotients near many points, the best of them refined",
-    "regions": "exact, for tiny ReLU networks: branch and bound over linear regions",
+    "regions": "exact, for tiny networks of ReLU, |x| or sorted pairs: branch and bound over linear regions",
     "lipsdp": "LipSDP-neuron to its optimum, solver-free",
     "lipsdp-solver": "LipSDP-neuron by cvxpy and clarabel (extra [sdp]), repaired; only by name",
     "lipsdp-layer": "LipSDP with one multiplier for each layer",
@@ -124,8 +124,8 @@ def lipschitz(
     r"""Bounds of the smallest L with \|f(x) - f(x')\| <= L \|x - x'\|, from below and above, as tight as time allows.
 
     For ReLU networks  search <= regions <= LipSDP-neuron <= LipSDP-layer, ECLipsE-Fast <= product  (SeqLip and LiPopt
-    lie between regions and product). Methods but "search" and "product" need a chain of matrices and elementwise
-    activations (convolutions are written out where they are small); others say why they were skipped.
+    lie between regions and product). Methods but "search" and "product" need what `chain_of` writes out as matrices and
+    elementwise activations (small convolutions, residual branches, sorted pairs); others say why they were skipped.
 
     Args:
         model: inputs (batch, *input_shape) to outputs; read in eval mode and left as found.
