@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from danskin.errors import InputError, ModelError
-from danskin.lipschitz import lipschitz, product_bound
+from danskin.lipschitz import METHODS, lipschitz, product_bound
 from danskin.run.recipe import parse_yaml
 from danskin.testing.models import seeded
 
@@ -69,7 +69,13 @@ def test_images_have_local_bounds_too():
     at = torch.rand(1, 6, 6, generator=torch.Generator().manual_seed(0))
     near = lipschitz(model, (1, 6, 6), at=at, radius=0.01, budget_s=5)
     assert near.lower.value <= near["product"].value <= product_bound(model, (1, 6, 6)).value
-    assert near.skipped and "MaxPool" in near.skipped[0][1]
+    assert near.lower.value <= near["LipSDP-neuron"].value * (1 + 1e-5)
+    assert near["LipSDP-neuron"].value <= near["product"].value * (1 + 1e-5)
+    other = nn.Sequential(nn.MaxPool2d(3, 1), nn.Flatten(), nn.Linear(16, 2))
+    left = lipschitz(other, (1, 6, 6), budget_s=1)
+    assert [b.method for b in left.bounds if b.kind == "upper"] == ["product"]
+    names, why = left.skipped[0]  # one line names every method that does not apply
+    assert set(names.split(", ")) == set(METHODS) - {"product", "search", "lipsdp-solver"} and "2 x 2 windows" in why
 
 
 class Attention(nn.Module):
