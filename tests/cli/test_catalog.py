@@ -5,7 +5,6 @@ import os
 import shlex
 import subprocess
 import sys
-from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,8 +12,8 @@ import pytest
 
 from danskin.attacks import FGSM
 from danskin.cli import catalog, collected
-from danskin.recipes.game_plan import STUDIES, study_of
-from danskin.recipes.rows import OWN, plan_of
+from danskin.recipes.rows import plan_of
+from danskin.recipes.ways import way_of
 from danskin.run.config import load_config
 from danskin.run.distance import read_sample
 from danskin.run.gan import load_gan_config
@@ -53,9 +52,8 @@ def test_the_command_of_a_row_is_understood(row):
         solvers = [after for word, after in pairwise(words) if word == "--solver"]
         assert play_of(words[1], solvers, [w for w in words[2:] if "=" in w], None, 1, 0)
     elif words[0] == "reproduce":
-        own = {row: import_module(f"danskin.recipes.{row.lower()}.plan").plan_of for row in OWN}
-        known = own | dict.fromkeys(STUDIES, study_of)
-        assert known.get(words[1], plan_of)(words[1]).title
+        way = way_of(words[1])
+        assert (way.plan_of(words[1], "smoke", None) if way else plan_of(words[1])).title
     elif words[0] == "gan":
         assert words[1] in GAN_RECIPES and load_gan_config(words[1], words[2:])
     elif words[0] == "distance":

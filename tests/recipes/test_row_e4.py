@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from danskin.recipes.claims import Claims
-from danskin.recipes.rows import OWN
+from danskin.recipes.rows import CELLS
 from danskin.recipes.sampling_study import plan_of, run_study
 from danskin.run.recipe import parse_yaml, read_mapping
 
@@ -46,7 +46,7 @@ def test_nothing_certified_is_above_the_exact_distance_and_gaps_stand_beside(e4)
 
 def test_claims_name_what_the_study_measures():
     cases = plan_of("E4", "small").cases
-    claims = Claims.read(read_mapping(OWN["E4"] / "claims.yaml")).claims
+    claims = Claims.read(read_mapping(CELLS["E4"] / "claims.yaml")).claims
     for claim in claims:
         for part in (claim["more"], claim.get("less")):
             assert part is None or part["method"] in cases[part["case"]]

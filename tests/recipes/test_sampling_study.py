@@ -7,7 +7,7 @@ import pytest
 
 from danskin.errors import ConfigError
 from danskin.recipes.claims import Claims
-from danskin.recipes.rows import OWN
+from danskin.recipes.rows import CELLS
 from danskin.recipes.sampling_study import plan_of, run_study
 from danskin.recipes.scales import SCALES
 from danskin.run.recipe import read_mapping
@@ -64,7 +64,7 @@ def test_every_claim_of_e1_holds_at_its_smoke_scale(cli, tmp_path):
 
 @pytest.mark.parametrize("row", ["E1", "E3"])
 def test_every_claim_and_published_number_names_what_is_measured(row):
-    claims = Claims.read(read_mapping(OWN[row] / "claims.yaml"))
+    claims = Claims.read(read_mapping(CELLS[row] / "claims.yaml"))
     for scale in SCALES:
         study = plan_of(row, scale)
         assert study.says and list(study.tasks())

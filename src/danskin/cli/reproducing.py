@@ -25,23 +25,27 @@ def reproduce(
     quiet: bool,
 ) -> None:
     """Run a lecture row and print its table; exit code 3 when a claim does not hold."""
-    from danskin.recipes.rows import OWN, STUDIES
+    from danskin.errors import ConfigError
+    from danskin.recipes.ways import way_of
 
-    if row.upper() in STUDIES or row.upper() in OWN:
-        _study(row.upper(), scale, seeds, jobs, out, resume, dry_run, as_json, quiet)
+    way = way_of(row.upper())
+    if way is None:
+        _trained(row, scale, seeds, jobs, out, resume, dry_run, as_json, quiet)
         return
-    from danskin.recipes.reproduce import reproduce as run
-    from danskin.recipes.rows import plan_of
-
-    plan = plan_of(row, scale, seeds)
+    if jobs is not None:
+        raise ConfigError(
+            f"--jobs: expected none for {row}, which is carried out in one process, got {jobs}; leave it out"
+        )
+    plan = way.plan_of(row.upper(), scale, seeds)
     if dry_run:
-        _dry_run(plan, jobs, as_json)
+        _print_plan(plan.to_plain(), as_json)
+        print(way.estimate(plan), file=sys.stderr)
         return
-    folder = out or Path("runs") / "reproduce" / f"{plan.row}-{plan.scale}"
-    _carry_out(lambda say: run(plan, folder, jobs=jobs, resume=resume, quiet=quiet, say=say), folder, quiet, as_json)
+    folder = out or _folder(plan)
+    _carry_out(lambda say: way.run(plan, folder, resume=resume, say=say), folder, quiet, as_json)
 
 
-def _study(
+def _trained(
     row: str,
     scale: str,
     seeds: int | None,
@@ -52,38 +56,30 @@ def _study(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """A row of games, or one with a way of its own: one process does all of it."""
-    from importlib import import_module
+    """A row of training runs, several at a time."""
+    from danskin.recipes.reproduce import reproduce as run
+    from danskin.recipes.rows import plan_of
 
-    from danskin.errors import ConfigError
-    from danskin.recipes.rows import OWN
+    plan = plan_of(row, scale, seeds)
+    if dry_run:
+        from danskin.recipes.cost import costs, describe, estimate
+        from danskin.recipes.work import default_jobs
+
+        _print_plan(describe(plan), as_json)
+        print(estimate(plan, costs(plan), jobs or default_jobs(plan)), file=sys.stderr)
+        return
+    folder = out or _folder(plan)
+    _carry_out(lambda say: run(plan, folder, jobs=jobs, resume=resume, quiet=quiet, say=say), folder, quiet, as_json)
+
+
+def _folder(plan: Any) -> Path:
+    return Path("runs") / "reproduce" / f"{plan.row}-{plan.scale}"
+
+
+def _print_plan(plain: dict[str, Any], as_json: bool) -> None:
     from danskin.run.recipe import to_yaml
 
-    study_of: Any
-    run_study: Any
-    if row in OWN:
-        home = f"danskin.recipes.{row.lower()}"
-        study_of, run_study = (
-            import_module(f"{home}.plan").plan_of,
-            import_module(f"{home}.study").run_study,
-        )
-        together = "which is carried out in one process"
-    else:
-        from danskin.recipes.game_plan import study_of
-        from danskin.recipes.game_study import run_study
-
-        together = "whose starts are one batch"
-    if jobs is not None:
-        raise ConfigError(f"--jobs: expected none for {row}, {together}, got {jobs}; leave it out")
-    study = study_of(row, scale, seeds)
-    if dry_run:
-        typer.echo(json.dumps(study.to_plain()) if as_json else to_yaml(study.to_plain()).rstrip())
-        estimate = import_module(f"{home}.cost").estimate if row in OWN else None
-        work = estimate(study) if estimate else f"{len(list(study.tasks()))} runs, the starts of each in one batch"
-        print(work, file=sys.stderr)
-        return
-    folder = out or Path("runs") / "reproduce" / f"{row}-{scale}"
-    _carry_out(lambda say: run_study(study, folder, resume=resume, say=say), folder, quiet, as_json)
+    typer.echo(json.dumps(plain) if as_json else to_yaml(plain).rstrip())
 
 
 def _carry_out(
@@ -135,14 +131,3 @@ def _show(result: dict[str, Any], folder: Path) -> None:
     for word, says, value, bounds in claim_rows(result):
         typer.echo(f"{word}: {says} Measured {value}, expected {bounds}.")
     typer.echo(f"run:    {folder}\nreport: {folder / 'report.html'}")
-
-
-def _dry_run(plan: Any, jobs: int | None, as_json: bool) -> None:
-    """The resolved plan on stdout, the work it means on stderr."""
-    from danskin.recipes.cost import costs, describe, estimate
-    from danskin.recipes.work import default_jobs
-    from danskin.run.recipe import to_yaml
-
-    described = describe(plan)
-    typer.echo(json.dumps(described) if as_json else to_yaml(described).rstrip())
-    print(estimate(plan, costs(plan), jobs or default_jobs(plan)), file=sys.stderr)

@@ -110,3 +110,8 @@ def study_of(row: str, scale: str = "smoke", seeds: int | None = None) -> Study:
         methods=node["methods"],
         names=read.names(everything),
     )
+
+
+def estimate(study: Study) -> str:
+    """The work of a study in words."""
+    return f"{len(list(study.tasks()))} runs, the starts of each in one batch"

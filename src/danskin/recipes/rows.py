@@ -22,11 +22,13 @@ from danskin.run.schema import build, plain
 FOLDERS = {path.parent.name.upper(): path.parent for path in sorted(Path(__file__).parent.glob("*/recipe.yaml"))}
 #: Folders of the rows that are studies of games (`danskin.recipes.game_study`).
 STUDIES = {path.parent.name.upper(): path.parent for path in sorted(Path(__file__).parent.glob("*/games.yaml"))}
+#: Folders of the rows of distributions: a function that makes a cell, in cells.py (`danskin.recipes.sampling_study`).
+CELLS = {path.parent.name.upper(): path.parent for path in sorted(Path(__file__).parent.glob("*/cells.py"))}
 #: Folders of the rows that are carried out in a way of their own: `plan_of` in plan.py, `run_study` in study.py, and
 #: `estimate` of the work in cost.py.
-OWN = {path.parent.name.upper(): path.parent for path in sorted(Path(__file__).parent.glob("*/row.yaml"))}
+OWN = {path.parent.name.upper(): path.parent for path in sorted(Path(__file__).parent.glob("*/study.py"))}
 #: Of all of them.
-ALL = FOLDERS | STUDIES | OWN
+ALL = FOLDERS | STUDIES | CELLS | OWN
 #: Rows that another row's recipe shows.
 SHOWN_BY = {"C7": "C8", "C11": "C10", "C12": "C14", "C13": "C14"}
 #: All rows that are here, with what each shows and the command that shows it.

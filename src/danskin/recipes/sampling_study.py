@@ -1,7 +1,7 @@
 """A lecture row of distributions, by cases, methods and seeds. LECTURE rows E1, E3, E4, E6, F6.
 
-`row.yaml` of a row has cases with methods (a name and its settings) and scales; its cells.py has `cell(settings, seed)`
-and `draw(result)`.
+`row.yaml` of a row has cases with methods (a name and its settings) and scales; its cells.py has
+`cell(settings, seed)`, `draw(result)` and, where a cell takes long, `estimate(study)`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from danskin.recipes.cells import gathered, over_seeds, run_cells
-from danskin.recipes.rows import OWN
+from danskin.recipes.rows import CELLS
 from danskin.recipes.scales import scaled
 from danskin.run.recipe import merged
 
@@ -56,7 +56,7 @@ class Sampling:
 
     @property
     def code(self) -> Any:
-        """The module of the row: `cell(settings, seed)` and `draw(result)`."""
+        """The cells.py of the row."""
         return importlib.import_module(f"danskin.recipes.{self.row.lower()}.cells")
 
 
@@ -71,7 +71,7 @@ def plan_of(row: str, scale: str = "smoke", seeds: int | None = None) -> Samplin
     Raises:
         ConfigError: no such scale, or no seeds.
     """
-    read = scaled(OWN[row] / "row.yaml", scale, seeds)
+    read = scaled(CELLS[row] / "row.yaml", scale, seeds)
     cases = {
         str(case): {
             str(method): merged(told.get("settings", {}), settings or {}) | read.part.get("set", {})
@@ -85,7 +85,9 @@ def plan_of(row: str, scale: str = "smoke", seeds: int | None = None) -> Samplin
 
 
 def estimate(study: Sampling) -> str:
-    """The work of a study in words: one cell of each method is timed."""
+    """The work of a study in words: the row's own `estimate`, or one cell of each method is timed."""
+    if hasattr(study.code, "estimate"):
+        return str(study.code.estimate(study))
     seconds = 0.0
     for methods in study.cases.values():
         for settings in methods.values():

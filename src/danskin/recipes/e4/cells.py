@@ -12,9 +12,11 @@ from torch import Tensor
 
 from danskin.critics import FittedDual, Potential, population_bound
 from danskin.critics.dual import unit_critic
-from danskin.recipes.critic_cells import dual, exact, fitted, pair, proved
+from danskin.recipes.critic_cells import dual, estimate, exact, fitted, pair, proved
 from danskin.report.drawing import Drawn
 from danskin.report.witness import witness_maps
+
+__all__ = ["cell", "draw", "estimate"]
 
 _SHOWN = 150  # points of each sample in the figure
 _VIEW, _CELLS = 2.0, 41

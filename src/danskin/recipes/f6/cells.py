@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from danskin.files import slug
-from danskin.recipes.critic_cells import exact, fitted, proved
+from danskin.recipes.critic_cells import estimate, exact, fitted, proved
 from danskin.report.curves import drawn
 from danskin.report.drawing import Drawn
+
+__all__ = ["cell", "draw", "estimate"]
 
 
 def cell(settings: Mapping[str, Any], seed: int) -> dict[str, Any]:

@@ -1,5 +1,0 @@
-"""What row E3 will cost, before it is started."""
-
-from danskin.recipes.sampling_study import estimate
-
-__all__ = ["estimate"]
