@@ -134,3 +134,15 @@ def test_one_output_and_signs_train_and_are_attacked_from_the_command_line(recip
 def test_signs_need_two_classes(cli):
     done = cli("train", "digits", "data.labels=signs", "--dry-run")
     assert done.code == 2 and "data.labels: expected two classes for signs, got 10" in done.err
+
+
+def test_formulas_are_shown_without_the_marks_of_tex():
+    class Ball:
+        r"""All y with :math:`\|y\|_2 \le \epsilon`.
+
+        .. math:: \max_{\delta}\; \left( L(x + \delta) \right)
+        """
+
+    shown = collected.documentation(Ball)
+    assert shown.splitlines()[0] == "All y with ||y||_2 <= epsilon."
+    assert "\\" not in shown and "max_{delta}" in shown

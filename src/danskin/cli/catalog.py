@@ -74,30 +74,32 @@ def describe(name: str) -> str:
 
 
 def _described(name: str) -> str:
-    from danskin.cli.collected import tables
+    from danskin.cli.collected import documentation, tables
     from danskin.run.config import TrainConfig
     from danskin.run.recipe import to_yaml
 
     if name == "config":
-        return f"{inspect.getdoc(TrainConfig)}\n\nDefaults:\n\n{to_yaml(TrainConfig())}"
+        return f"{documentation(TrainConfig)}\n\nDefaults:\n\n{to_yaml(TrainConfig())}"
     found = [_describe(kind, name, table[name]) for kind, table in tables().items() if name in table]
     return "\n\n".join(found)  # a data set and a recipe may share a name
 
 
 def _describe(kind: str, name: str, thing: Any) -> str:
+    from danskin.cli.collected import documentation
+
     head = f"{name} ({kind})\n\n"
     if kind in ("recipes", "gan_recipes"):
         return head + str(thing.read_text(encoding="utf-8"))
     if kind == "losses":
-        return head + (inspect.getdoc(thing.function) or "")
+        return head + documentation(thing.function)
     if kind == "models":
         options = "\n".join(f"  {k}: {v!r}" for k, v in thing.options.items())
-        return f"{head}{inspect.getdoc(thing.factory)}\n\nOptions and defaults:\n{options}"
+        return f"{head}{documentation(thing.factory)}\n\nOptions and defaults:\n{options}"
     if kind == "data":
         return head + "\n".join(
             f"{f.name}: {getattr(thing, f.name)}" for f in dataclasses.fields(thing) if f.name != "name"
         )
-    return head + f"{inspect.getdoc(thing)}\n\nSettings and defaults:\n{_settings(thing)}"
+    return head + f"{documentation(thing)}\n\nSettings and defaults:\n{_settings(thing)}"
 
 
 def _settings(cls: Any) -> str:

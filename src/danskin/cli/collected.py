@@ -126,9 +126,29 @@ def page() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _first_line(thing: Any) -> str:
+#: Marks of TeX in docstrings, and what a terminal shows in their place.
+_MARKS = (
+    (r":math:`([^`]*)`", r"\1"),
+    (r"\.\. math::", "   "),
+    (r"\\\|", "||"),
+    (r"\\leq?\b", "<="),
+    (r"\\geq?\b", ">="),
+    (r"\\(left|right|mathrm|operatorname|q?quad)\b ?", ""),
+    (r"\\[,;! ]", " "),
+    (r"\\([A-Za-z]+)", r"\1"),
+)
+
+
+def documentation(thing: Any) -> str:
+    """The docstring as a terminal shows it: formulas without the marks of TeX."""
     text = inspect.getdoc(thing) or ""
-    return text.split("\n\n", 1)[0].replace("\n", " ")
+    for mark, plain in _MARKS:
+        text = re.sub(mark, plain, text)
+    return text
+
+
+def _first_line(thing: Any) -> str:
+    return documentation(thing).split("\n\n", 1)[0].replace("\n", " ")
 
 
 def _summary(kind: str, thing: Any) -> str:
