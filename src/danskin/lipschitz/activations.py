@@ -143,9 +143,9 @@ class Spline:
         """The splines of the channels."""
         return spline(x, self.grid, self.heights, self.slopes, self.alpha, self.dim)
 
-    def range(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-        """The least and the largest values between low and high: at the ends, or at a knot between."""
-        ends = self.apply(low), self.apply(high)
+    def range(self, low: Tensor, high: Tensor, slope: Tensor | float = 0.0) -> tuple[Tensor, Tensor]:
+        """The least and the largest f(x) - slope x for x between low and high: at the ends, or at a knot between."""
+        ends = self.apply(low) - slope * low, self.apply(high) - slope * high
         least, most = torch.minimum(*ends), torch.maximum(*ends)
         shape = [1] * low.ndim
         shape[self.dim] = -1
@@ -153,7 +153,7 @@ class Spline:
         knots = torch.linspace(float(self.grid[0]), float(self.grid[-1]), len(self.grid), dtype=torch.float64)
         for k in range(len(self.grid)):
             knot, height = (v.view(shape) for v in (float(knots[k]) / alpha, self.heights[:, k] / alpha))
-            inside = (low < knot) & (knot < high)
-            least = torch.where(inside, torch.minimum(least, height), least)
-            most = torch.where(inside, torch.maximum(most, height), most)
+            inside, value = (low < knot) & (knot < high), height - slope * knot
+            least = torch.where(inside, torch.minimum(least, value), least)
+            most = torch.where(inside, torch.maximum(most, value), most)
         return least, most

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from danskin.lipschitz.network import Network, Node
-from danskin.lipschitz.operations import ACTIVATIONS, Conv, Linear, MaxPool, Scale, Sort, Spline
+from danskin.lipschitz.operations import ACTIVATIONS, Conv, Linear, MaxPool, Scale, Sort
 
 
 def asked_nodes(network: Network) -> set[int]:
-    """The nodes worth a backward pass: the inputs of ReLU, |x|, sigmoid and tanh."""
+    """The nodes worth a backward pass: the inputs of activations that have lines."""
     users = (n for n in network.nodes if isinstance(n.operation, ACTIVATIONS))
-    return {n.inputs[0] for n in users if not isinstance(n.operation, MaxPool | Sort | Spline)}
+    return {n.inputs[0] for n in users if not isinstance(n.operation, MaxPool) and has_lines(n)}
+
+
+def has_lines(node: Node) -> bool:
+    """Whether linear bounds of a node are known: of all but sorted groups of more than two."""
+    return not isinstance(node.operation, Sort) or node.shape[node.operation.dim] == 2
 
 
 def only_affine(network: Network, at: int) -> bool:

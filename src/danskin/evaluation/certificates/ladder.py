@@ -8,6 +8,7 @@ import time
 import torch
 from torch import Tensor
 
+from danskin.evaluation.certificates.asked import has_lines
 from danskin.evaluation.certificates.backward import Bounds
 from danskin.evaluation.certificates.margins import Lipschitz, differences, of_intervals, of_lines, of_slopes
 from danskin.evaluation.certificates.region import Region
@@ -32,8 +33,9 @@ class Ladder:
         network: which.
         ball: the kind of region.
         method: one method, which all right examples take; "auto": "lipschitz" (but for l_inf), "ibp", "crown-ibp",
-            "crown" and "alpha-crown" in this order, each for the examples that the ones before have not proved. Sorting
-            and splines have no lines, so networks of them end at "ibp".
+            "crown" and "alpha-crown" in this order, each for the examples that the ones before have not proved. It ends
+            at "ibp" for networks that sort more than pairs, which have no lines, and of sorting and splines but for
+            l_inf: these are made to be proved by their Lipschitz constant, and lines cost much and added nothing.
         budget: multiplications that "auto" may spend on one example.
     """
 
@@ -44,7 +46,7 @@ class Ladder:
         names = [method]
         if method == "auto":
             names = ["ibp", "crown-ibp", "crown", "alpha-crown"] if self.climbs else ["alpha-crown"]
-            names = ["ibp"] if any(isinstance(n.operation, Sort | Spline) for n in network.nodes) else names
+            names = names if _lines_pay(network, ball) else ["ibp"]
             names = names if order_of(ball) == math.inf else ["lipschitz", *names]
         self.steps = {name: Tried(name) for name in names}
         self.product = Lipschitz(network) if "lipschitz" in names else None
@@ -66,6 +68,11 @@ class Ladder:
             goal: (n,) what a margin must exceed for a proof.
         """
         return _Climb(self, region, y, logits, right, worth, goal).margins()
+
+
+def _lines_pay(network: Network, ball: Set) -> bool:
+    made_to_be_lipschitz = any(isinstance(n.operation, Sort | Spline) for n in network.nodes)
+    return all(has_lines(n) for n in network.nodes) and (order_of(ball) == math.inf or not made_to_be_lipschitz)
 
 
 class _Climb:

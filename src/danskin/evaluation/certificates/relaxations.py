@@ -106,8 +106,34 @@ class Winners:
 
 
 @dataclass(frozen=True, eq=False)
+class Pairs:
+    """Sorted pairs: max = (a + b + |a - b|) / 2 and min = (a + b - |a - b|) / 2, with lines of |a - b|.
+
+    Args:
+        dim: of the pair, counted from the end.
+        descending: the larger one first.
+        lines: of |a - b|, with one number in `dim`.
+    """
+
+    dim: int
+    descending: bool
+    lines: Lines
+
+    def pull(self, a: Tensor, example: Tensor) -> tuple[Tensor, Tensor]:
+        """Half of both coefficients to each input, and what |a - b| adds."""
+        larger, smaller = a.split(1, self.dim) if self.descending else a.split(1, self.dim)[::-1]
+        apart, constant = self.lines.pull(0.5 * (larger - smaller), example)
+        both = 0.5 * (larger + smaller)
+        return torch.cat([both + apart, both - apart], self.dim), constant
+
+    def rows(self, index: Tensor) -> Pairs:
+        """Those of some examples."""
+        return Pairs(self.dim, self.descending, self.lines.rows(index))
+
+
+@dataclass(frozen=True, eq=False)
 class Constants:
-    """Sorting and splines: nothing but the least and the largest value is known.
+    """Sorting of more than two: nothing but the least and the largest value is known.
 
     Args:
         low, high: (n, *shape).
@@ -142,12 +168,29 @@ def relax(activation: Activation, low: Tensor, high: Tensor, style: Style) -> Re
     if isinstance(activation, Abs):
         return _absolute(low, high, style)
     if isinstance(activation, Sort):
-        return Constants(activation.apply(low), activation.apply(high))
+        return _sorted(activation, low, high, style)
     if isinstance(activation, Spline):
-        return Constants(*activation.range(low, high))
+        return _spline(activation, low, high)
     if isinstance(activation, Curve):
         return _sloped(activation, low, high)
     return _s_shaped(activation, low, high)
+
+
+def _sorted(sort: Sort, low: Tensor, high: Tensor, style: Style) -> Relaxation:
+    if low.shape[sort.dim] != 2:
+        return Constants(sort.apply(low), sort.apply(high))
+    (low_a, low_b), (high_a, high_b) = low.split(1, sort.dim), high.split(1, sort.dim)
+    return Pairs(sort.dim, sort.descending, _absolute(low_a - high_b, high_a - low_b, style))
+
+
+def _spline(spline: Spline, low: Tensor, high: Tensor) -> Lines:
+    """Two lines of the chord's slope, through the furthest points below and above the chord: ends, or knots between."""
+    width = high - low
+    chord = (spline.apply(high) - spline.apply(low)) / width.clamp_min(1e-8)
+    slope = torch.where(width > 1e-8, chord, 0.0)
+    below, above = spline.range(low, high, slope)
+    off = 1e-14 * (1 + below.abs() + above.abs() + (slope * high).abs() + (slope * low).abs())  # of rounding
+    return Lines(slope, slope, below - off, above + off)
 
 
 def _absolute(low: Tensor, high: Tensor, style: Style) -> Lines:
