@@ -64,7 +64,7 @@ def _show(name: str, found: Any) -> None:
         kind = "estimate, no certificate" if b.kind == "estimate" else f"certified {b.kind}"
         table.add_row(_SAYS[b.kind], f"{b.value:.6g}", b.method, kind, f"{b.seconds:.2f}")
     console.print(table, highlight=False)
-    equal = "so it is known" if found.exact else f"a factor of {found.upper.value / max(found.lower.value, 1e-300):.4g}"
+    equal = "so it is known" if found.exact else f"a factor of {found.upper.value / max(found.lower.value, 1e-300):.7g}"
     typer.echo(f"{found.lower.value:.6g} <= L <= {found.upper.value:.6g}: {equal}. {found.seconds:.1f} s.")
     for method, why in found.skipped:
         typer.echo(f"skipped {method}: {why}")
