@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -190,12 +190,19 @@ class SpectralConv2d(ConstrainedConv2d):
         circular = self.padding_mode == "circular"
         grid = operator.grid if circular else operator.grid_of_embedding(self.kernel_size)
         if self.mode == "exact":
-            return torch.linalg.svdvals(symbols(weight, self.stride, grid)).amax()
-        return gram_norm(symbols(weight.double(), self.stride, grid)).amax().to(weight.dtype)
+            return _largest(symbols(weight, self.stride, grid), lambda m: torch.linalg.matrix_norm(m, 2))
+        return _largest(symbols(weight.double(), self.stride, grid), gram_norm).to(weight.dtype)
 
     def norm(self, weight: Tensor) -> float:
         """On images of `image_size`."""
         return self.operator(self.image_size).certified_norm(weight)
+
+
+def _largest(matrices: Tensor, norm: Callable[[Tensor], Tensor]) -> Tensor:
+    """The largest norm; the others have no part in its gradient, and none is recorded of them."""
+    with torch.no_grad():
+        at = norm(matrices).argmax(0, keepdim=True)
+    return norm(matrices.index_select(0, at))[0]
 
 
 class OrthogonalConv2d(ConstrainedConv2d):
