@@ -139,6 +139,16 @@ def test_slices_have_gradients():
     assert torch.autograd.gradcheck(lambda z: sliced(z, y, 2, directions=5).distance, (x,))
     max_sliced(x, y, directions=5).distance.backward()
     assert bool(x.grad.isfinite().all()) and float(x.grad.abs().sum()) > 0
+    a = masses(6, 3).requires_grad_()
+    assert torch.autograd.gradcheck(lambda w: sliced(x.detach(), y, 2, directions=5, a=w / w.sum()).distance, (a,))
+    line, other = x.detach()[:, :1], y[:, :1]  # on the line every direction says the same, and W_q has potentials
+    slopes = []
+    for distance in (sliced, max_sliced, wasserstein):
+        w = a.detach().clone().requires_grad_()
+        distance(line, other, 2, a=w).distance.backward()
+        slopes.append(w.grad)
+    for slope in slopes[:2]:
+        torch.testing.assert_close(slope, slopes[2], rtol=1e-9, atol=1e-12)
     with pytest.raises(InputError, match="directions: expected at least 1"):
         sliced(x, y, directions=0)
 

@@ -49,12 +49,14 @@ def quick_costs(x: Tensor, y: Tensor, q: float, p: float) -> tuple[Tensor, float
     middle = x.mean(0)
     u, v = x - middle, y - middle
     left, right = u.square().sum(1), v.square().sum(1)
-    squares = torch.addmm(left[:, None] + right, u, v.T, alpha=-2)
-    near = squares < _NEAR * (left.max() + right.max())
-    if int(near.sum()) * 20 > near.numel():
-        return cost_matrix(x, y, q, p), 0.0
-    rows, columns = near.nonzero(as_tuple=True)
-    squares[rows, columns] = (x[rows] - y[columns]).square().sum(1)
+    squares = (u @ v.T).mul_(-2).add_(left[:, None]).add_(right)  # a quarter quicker than addmm, which copies first
+    bound = _NEAR * (left.max() + right.max())
+    if bool(squares.min() < bound):
+        near = squares < bound
+        if int(near.sum()) * 20 > near.numel():
+            return cost_matrix(x, y, q, p), 0.0
+        rows, columns = near.nonzero(as_tuple=True)
+        squares[rows, columns] = (x[rows] - y[columns]).square().sum(1)
     error = 8 * (d + 8) * _UNIT / _NEAR
     found = squares if q == 2 else _power(squares.sqrt_(), q)
     return found, error * max(1.0, q / 2)

@@ -16,20 +16,24 @@ def _levels(weights: Array) -> Array:
     return np.minimum(found, 1.0)
 
 
-def monotone_plan(x: Array, y: Array, a: Array | None, b: Array | None) -> tuple[Places, Places, Array]:
+def orders(x: Array, y: Array) -> tuple[Places, Places]:
+    """How to sort both, ties as they come: what plan and potentials begin with."""
+    return np.argsort(x, kind="stable"), np.argsort(y, kind="stable")
+
+
+def monotone_plan(i: Places, j: Places, a: Array | None, b: Array | None) -> tuple[Places, Places, Array]:
     """The plan that joins equal quantiles, as at most n + m - 1 atoms (row, column, mass).
 
     It is optimal for every cost h(x - y) with h convex (Santambrogio 2015, Optimal Transport for Applied
     Mathematicians, Theorem 2.9).
 
     Args:
-        x: (n,).
-        y: (m,).
+        i: the order of the points of one sample, (n,); see `orders`.
+        j: of the other, (m,).
         a: weights (n,) with sum 1; None: 1/n each.
         b: weights (m,) with sum 1; None: 1/m each.
     """
-    i, j = np.argsort(x, kind="stable"), np.argsort(y, kind="stable")
-    n, m = len(x), len(y)
+    n, m = len(i), len(j)
     if a is None and b is None and n == m:
         return i, j, np.full(n, 1 / n)
     rows = np.arange(1, n + 1) / n if a is None else _levels(a[i])
@@ -41,7 +45,9 @@ def monotone_plan(x: Array, y: Array, a: Array | None, b: Array | None) -> tuple
     return i[np.searchsorted(rows, cuts)], j[np.searchsorted(columns, cuts)], mass
 
 
-def staircase_potentials(x: Array, y: Array, a: Array, b: Array, q: float) -> tuple[Array, Array, float]:
+def staircase_potentials(
+    x: Array, y: Array, i: Places, j: Places, a: Array, b: Array, q: float
+) -> tuple[Array, Array, float]:
     """Potentials (f, g) of the cost |x - y|^q, tight along the staircase of the monotone plan; and its variation.
 
     The variation is the sum of |change of the cost| along the staircase: levels that are off by t change the cost of
@@ -53,11 +59,12 @@ def staircase_potentials(x: Array, y: Array, a: Array, b: Array, q: float) -> tu
     Args:
         x: (n,).
         y: (m,).
+        i: the order of x, (n,).
+        j: the order of y, (m,).
         a: weights (n,) with sum 1.
         b: weights (m,) with sum 1.
         q: at least 1.
     """
-    i, j = np.argsort(x, kind="stable"), np.argsort(y, kind="stable")
     u, v, n = x[i], y[j], len(x)
     ends = np.concatenate([_levels(a[i])[:-1], _levels(b[j])[:-1]])
     order = np.argsort(ends, kind="stable")

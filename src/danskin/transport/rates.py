@@ -11,7 +11,7 @@ from torch import Tensor
 
 from danskin.errors import InputError
 from danskin.transport.exact import network_simplex
-from danskin.transport.line import monotone_plan
+from danskin.transport.line import monotone_plan, orders
 
 
 def uniform_distance(space: str, p: int, n: int, generator: torch.Generator) -> float:
@@ -36,7 +36,7 @@ def uniform_distance(space: str, p: int, n: int, generator: torch.Generator) -> 
         u, v = x[:, 0].numpy(), y[:, 0].numpy()
         if space == "torus":
             return circle_distance(u, v)
-        rows, columns, mass = monotone_plan(u, v, None, None)
+        rows, columns, mass = monotone_plan(*orders(u, v), None, None)
         return float(mass @ np.abs(u[rows] - v[columns]))
     cost = (torus_costs(x, y) if space == "torus" else torch.cdist(x, y)).numpy()
     weights = np.full(n, 1 / n)

@@ -37,7 +37,7 @@ class Sliced:
 
 
 def line_costs(x: Tensor, y: Tensor, q: float, a: Tensor | None = None, b: Tensor | None = None) -> Tensor:
-    """W_q^q on the line of each column, (K,); differentiable in x and y.
+    """W_q^q on the line of each column, (K,); differentiable in points and weights.
 
     Args:
         x: (n, K).
@@ -81,7 +81,7 @@ def sliced(
         q: order, at least 1.
         directions: how many are drawn.
         seed: of the draw.
-        a: weights of x; no gradient flows to them.
+        a: weights of x.
         b: weights of y.
 
     Reference:
@@ -133,16 +133,17 @@ def max_sliced(
     start = sliced(x, y, q, directions=directions, seed=seed, a=a, b=b)
     u, v = mu.points.to("cpu").double(), nu.points.to("cpu").double()
     weights = _weights(mu, nu)
+    fixed = [None if w is None else w.detach() for w in weights]
     theta = start.directions[start.values.topk(min(8, directions)).indices]
     points, others = u.detach(), v.detach()
-    best = line_costs(points @ theta.T, others @ theta.T, q, *weights)
+    best = line_costs(points @ theta.T, others @ theta.T, q, *fixed)
     length = torch.full((len(theta), 1), 0.5, dtype=u.dtype)
     for _ in range(steps):
         t = theta.clone().requires_grad_()
-        (slope,) = torch.autograd.grad(line_costs(points @ t.T, others @ t.T, q, *weights).sum(), t)
+        (slope,) = torch.autograd.grad(line_costs(points @ t.T, others @ t.T, q, *fixed).sum(), t)
         slope = _unit(slope - (slope * theta).sum(1, keepdim=True) * theta)
         tried = _unit(theta + length * slope)
-        costs = line_costs(points @ tried.T, others @ tried.T, q, *weights)
+        costs = line_costs(points @ tried.T, others @ tried.T, q, *fixed)
         better = costs > best
         theta, best = torch.where(better[:, None], tried, theta), torch.where(better, costs, best)
         length = torch.where(better[:, None], length * 1.2, length / 2)
@@ -154,7 +155,7 @@ def max_sliced(
 
 
 def _weights(mu: Any, nu: Any) -> tuple[Tensor | None, Tensor | None]:
-    return tuple(None if m.weights is None else m.masses().detach() for m in (mu, nu))  # type: ignore[return-value]
+    return tuple(None if m.weights is None else m.masses() for m in (mu, nu))  # type: ignore[return-value]
 
 
 def _unit(t: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from danskin.errors import InputError, MissingError, suggest
 from danskin.transport.bracket import Bracket, bracket_of, rounding
 from danskin.transport.costs import paired_costs, quick_costs, root
 from danskin.transport.exact import Solved, assignment, network_simplex
-from danskin.transport.line import monotone_plan, staircase_potentials
+from danskin.transport.line import monotone_plan, orders, staircase_potentials
 from danskin.transport.measures import Empirical, check_order, pair_of
 
 METHODS = ("exact", "assignment", "sinkhorn")
@@ -123,8 +123,9 @@ def _solved(
     if method == "exact" and mu.dimension == 1:
         u, v = x[:, 0].numpy(), y[:, 0].numpy()
         masses, others = a.detach().numpy(), b.detach().numpy()
-        plan = monotone_plan(u, v, *(None if e.weights is None else w for e, w in ((mu, masses), (nu, others))))
-        f, g, variation = staircase_potentials(u, v, masses, others, q)
+        i, j = orders(u, v)
+        plan = monotone_plan(i, j, *(None if e.weights is None else w for e, w in ((mu, masses), (nu, others))))
+        f, g, variation = staircase_potentials(u, v, i, j, masses, others, q)
         sums = 1 if mu.weights is None and nu.weights is None else len(mu) + len(nu)
         return Solved(*plan, f, g), "closed form on the line", rounding(sums, variation)
     matrix, error = quick_costs(x, y, q, p)
