@@ -102,6 +102,61 @@ def test_bad_words_are_refused(settings, says):
         lipschitz(small(), (2,), **settings)
 
 
+def _one_weight(*modules):
+    """Linear(1, 1) of weight 1 without bias, then these."""
+    first = nn.Linear(1, 1, bias=False)
+    with torch.no_grad():
+        first.weight.fill_(1.0)
+    return nn.Sequential(first, *modules).double().eval()
+
+
+def _narrow_norm():
+    norm = nn.BatchNorm1d(1)
+    norm.running_var.fill_(0.01)
+    return norm
+
+
+def _conv():
+    conv = nn.Conv2d(1, 1, 2, bias=False)
+    with torch.no_grad():
+        conv.weight.fill_(1.0)
+    return nn.Sequential(conv, nn.ReLU(), nn.Flatten()).double()
+
+
+#: What eclipse-nn 0.1.7 answers 1.0 to (the first five), or not at all; true constants from closed forms.
+OTHERS_MISS = {
+    "GELU": (_one_weight(nn.GELU()), (1,), 1.1289),
+    "SiLU": (_one_weight(nn.SiLU()), (1,), 1.0998),
+    "Mish": (_one_weight(nn.Mish()), (1,), 1.0885),
+    "Hardswish": (_one_weight(nn.Hardswish()), (1,), 1.5),
+    "BatchNorm": (_one_weight(_narrow_norm(), nn.ReLU()), (1,), (0.01 + 1e-5) ** -0.5),
+    "no bias": (_one_weight(nn.ReLU(), nn.Linear(1, 1, bias=False, dtype=torch.float64)), (1,), None),
+    "convolution": (_conv(), (1, 3, 3), 3.0),  # |J|^2 <= the largest eigenvalue of the 4 x 4 Gram matrix, 9
+}
+
+
+@pytest.mark.parametrize("name", OTHERS_MISS)
+def test_what_others_get_wrong_is_right_by_every_method(name):
+    model, shape, truth = OTHERS_MISS[name]
+    truth = abs(float(model[2].weight.detach())) if truth is None else truth
+    found = lipschitz(model, shape, budget_s=5)
+    assert found.lower.value == pytest.approx(truth, rel=2e-3) and found.lower.value <= truth * (1 + 1e-4)
+    uppers = [b for b in found.bounds if b.kind == "upper"]
+    assert {"product", "ECLipsE-Fast", "LipSDP-neuron", "LipSDP-layer", "SeqLip"} <= {b.method for b in uppers}
+    for bound in uppers:
+        assert truth * (1 - 1e-4) <= bound.value <= truth * (1 + 1e-3), bound
+
+
+def test_a_search_in_many_dimensions_nears_the_norm_where_samples_do_not():
+    linear = nn.Linear(2000, 3).double()
+    norm = float(torch.linalg.matrix_norm(linear.weight.detach(), 2))
+    a, b = torch.randn(2, 1000, 2000, dtype=torch.float64)
+    with torch.no_grad():
+        sampled = float(((linear(a) - linear(b)).norm(dim=1) / (a - b).norm(dim=1)).max())
+    found = lipschitz(linear, (2000,), methods=("search",), budget_s=5)
+    assert sampled < 0.2 * norm and 0.99 * norm <= found.lower.value <= norm
+
+
 NETS = """
 from danskin.testing.models import seeded
 from torch import nn

@@ -191,6 +191,15 @@ class Mixing(nn.Module):
         return x.reshape(-1, 2)
 
 
+class Attending(nn.Module):
+    def forward(self, x):
+        return F.scaled_dot_product_attention(x, x, x)
+
+
+def _broken(module):
+    module.weight[0, 1] = torch.nan
+
+
 @pytest.mark.parametrize(
     ("model", "named"),
     [
@@ -203,12 +212,18 @@ class Mixing(nn.Module):
         (nn.BatchNorm1d(4, track_running_stats=False), "statistics of the batch"),
         (nn.Softplus(threshold=1.0), "jumps at its threshold"),
         (nn.ReflectionPad1d(1), "padding by a constant"),
+        (nn.Conv1d(2, 2, 3, padding=1, padding_mode="reflect"), "padding by a constant"),
+        (nn.TransformerEncoderLayer(4, 2, 8, batch_first=True), "MultiheadAttention: dot-product attention has no"),
+        (Attending(), "got aten.scaled_dot_product_attention.*: dot-product attention has no Lipschitz constant"),
+        (nn.LayerNorm(4), "got aten.layer_norm"),
+        (nn.Linear(4, 2).requires_grad_(False).apply(_broken), "not finite"),
     ],
 )
 def test_what_has_no_rule_is_refused_by_name(model, named):
-    x = torch.zeros(1, 2, 4) if isinstance(model, nn.ReflectionPad1d) else torch.zeros(1, 4)
-    with pytest.raises(ModelError, match=named):
-        read(model, x)
+    wide = isinstance(model, nn.ReflectionPad1d | nn.Conv1d | nn.TransformerEncoderLayer | Attending)
+    with pytest.raises(ModelError, match=named) as caught:
+        read(model, torch.zeros(1, 2, 4) if wide else torch.zeros(1, 4))
+    assert "use attacks alone" in str(caught.value) or "avoid" in str(caught.value)  # how to go on
 
 
 class Joined(nn.Module):

@@ -23,6 +23,7 @@ _TRACED = (2, 1)  # examples in the traced batch: two, as what mixes them is ref
 
 
 RULES = LAYERS | SHAPES
+_NO_CONSTANT = "dot-product attention has no Lipschitz constant for all inputs"
 #: Of their first operand only its shape, type and device count.
 _ONLY_SHAPES = ("new_zeros", "new_ones", "new_full", "zeros_like", "ones_like", "full_like")
 
@@ -48,6 +49,11 @@ def read(model: Callable[[Tensor], Tensor], x: Tensor) -> Network:
                 return _read(model, torch.zeros((batch, *x.shape[1:]), dtype=x.dtype, device=x.device))
             except ModelError as error:
                 refused.append(error)
+        if isinstance(model, nn.Module) and any(isinstance(m, nn.MultiheadAttention) for m in model.modules()):
+            raise ModelError(  # of which some transposition would be named first
+                f"model: expected operations that have a bound, got MultiheadAttention: {_NO_CONSTANT}; replace it, or "
+                "use attacks alone, which need no such rule"
+            ) from refused[0]
         # a batch that cannot even be traced says less than a single example
         raise refused[0] if refused[0].__cause__ is None else refused[-1]
 
@@ -128,7 +134,7 @@ class _Reader:
         rule = RULES.get(name.removesuffix("_") if not name.endswith("__") else name)
         try:
             if rule is None:
-                raise Unknown("there is no bound for it")
+                raise Unknown(_NO_CONSTANT if "attention" in name else "there is no rule for it")
             if name != "getitem" and any(isinstance(v, Places) for v in given):
                 raise Unknown("it uses the places that numbers are sorted to")
             made = rule(node.target, *args, **kwargs)
@@ -138,8 +144,9 @@ class _Reader:
         except Unknown as why:
             shapes = ", ".join(str(v.shape) for v in given if isinstance(v, Ref))
             raise ModelError(
-                f"model: expected operations that have a bound ({', '.join(sorted(RULES))}), got {node.target} on "
-                f"values of shape {shapes}: {why}; replace it, or use attacks alone, which need no such rule"
+                f"model: expected operations that have a bound, got {node.target} on values of shape {shapes}: {why}; "
+                "replace it, or use attacks alone, which need no such rule. There are rules for "
+                f"{', '.join(sorted(RULES))}"
             ) from None
 
     def part(self, name: str, part: Made | Places) -> Ref | Places:
@@ -153,6 +160,9 @@ class _Reader:
         return self.add(name, made[0], tuple(self.made(name, part) for part in made[1]))
 
     def add(self, name: str, operation: Operation, inputs: tuple[Ref, ...]) -> Ref:
+        numbers = (v for v in vars(operation).values() if isinstance(v, Tensor))
+        if not all(bool(torch.isfinite(v).all()) for v in numbers):
+            raise Unknown("its weights are not finite")
         if isinstance(operation, Scale):  # plain numbers in the model became tensors on the CPU
             device = self.example.device
             operation = Scale(operation.scale.to(device), operation.shift.to(device))
