@@ -1,5 +1,7 @@
 """The table of all bounds: in order, near an input tighter than everywhere, and what is refused by name."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -76,6 +78,15 @@ def test_images_have_local_bounds_too():
     assert [b.method for b in left.bounds if b.kind == "upper"] == ["product"]
     names, why = left.skipped[0]  # one line names every method that does not apply
     assert set(names.split(", ")) == set(METHODS) - {"product", "search", "lipsdp-solver"} and "2 x 2 windows" in why
+
+
+def test_what_would_take_longer_than_there_is_time_for_says_how_long():
+    model = nn.Sequential(nn.Linear(2, 2500), nn.ReLU(), nn.Linear(2500, 1))
+    start = time.perf_counter()
+    found = lipschitz(model, (2,), budget_s=2)
+    why = dict(found.skipped)
+    assert "take about 8 s" in why["eclipse-fast"] and "take about 23 s" in why["lipsdp"] and "by name" in why["lipsdp"]
+    assert [b.method for b in found.bounds] == ["search", "product"] and time.perf_counter() - start < 20
 
 
 class Attention(nn.Module):

@@ -18,7 +18,7 @@ from danskin.lipschitz.descend import descend
 Per = Literal["neuron", "layer"]
 NEWTON = 1500  # neurons and inputs up to which Newton's method is used
 _TIED = 40  # steps with one multiplier a layer
-_OUTPUTS = 16  # for l_inf, up to which each output has multipliers of its own
+OUTPUTS = 16  # for l_inf, up to which each output has multipliers of its own
 
 
 def eclipse_fast(chain: Chain, norm: Norm = 2, slopes: Sequence[Slopes] | None = None) -> LipschitzBound:
@@ -76,7 +76,7 @@ def best_multipliers(
     weights: Sequence[Tensor], slopes: Sequence[Slopes], norm: Norm, per: Per, steps: int, until: float
 ) -> tuple[float, tuple[str, ...]]:
     """L of the best certificate found; for l_inf the largest over outputs, each with multipliers of its own."""
-    if norm == "inf" and 1 < len(weights[-1]) <= _OUTPUTS:
+    if norm == "inf" and 1 < len(weights[-1]) <= OUTPUTS:
         each = []
         for k in range(len(weights[-1])):
             left = time.perf_counter() + (until - time.perf_counter()) / (len(weights[-1]) - k)

@@ -15,7 +15,7 @@ from danskin.lipschitz.bound import EVERYWHERE, LipschitzBound, Norm
 from danskin.lipschitz.chain import Chain, chain_of
 from danskin.lipschitz.covariance import Slopes, slopes_everywhere
 from danskin.lipschitz.lipopt import ROWS, lipopt, rows_of
-from danskin.lipschitz.lipsdp import eclipse_fast, lipsdp
+from danskin.lipschitz.lipsdp import OUTPUTS, eclipse_fast, lipsdp
 from danskin.lipschitz.local import Near, local_product, local_slopes
 from danskin.lipschitz.lower import search
 from danskin.lipschitz.network import Network
@@ -37,8 +37,10 @@ METHODS = {
     "eclipse-fast": "LipSDP's certificate in closed form",
     "product": "product of the layers' norms",
 }
+_TIMES = {"eclipse-fast": 1, "lipsdp-layer": 3, "lipsdp": 3}  # in units of the first one, at least
 _DEFAULT = tuple(name for name in METHODS if name != "lipsdp-solver")
 _GREEDY = 128  # neurons of a layer up to which SeqLip is tried unasked: each step tries them all
+_PER_CUBE = 5e-10  # seconds, about, of a certificate for each n^3 of its layers
 _REGIONS = (8, 64)  # inputs and hidden neurons up to which regions are tried unasked
 
 
@@ -217,7 +219,7 @@ class _Table:
         except DanskinError as error:
             self.skipped.append((", ".join(names), str(error).removeprefix("model: ")))
             return
-        slopes = slopes_everywhere(chain) if self.near is None else local_slopes(chain, self.near)
+        slopes: list[Slopes] | None = None
         cheap_first = [n for n in reversed(METHODS) if n in names]
         cheap_first.sort(key=lambda n: n == "regions")  # it takes what time is left
         for name in cheap_first:
@@ -227,6 +229,8 @@ class _Table:
             if why is not None:
                 self.skipped.append((name, why))
                 continue
+            if slopes is None:  # near an input they cost as much as a certificate
+                slopes = slopes_everywhere(chain) if self.near is None else local_slopes(chain, self.near)
             try:
                 self.bounds += self._by(name, chain, slopes)
             except DanskinError as error:
@@ -237,6 +241,14 @@ class _Table:
         asked = self.chosen is not _DEFAULT
         if name == "eclipse-fast" and chain.branches:
             return "its closed form is for layers in turn, without branches around an activation"
+        if name in _TIMES and not asked:
+            outputs = chain.widths[-1] if self.norm == "inf" and name != "eclipse-fast" else 1
+            seconds = _PER_CUBE * _TIMES[name] * min(outputs, OUTPUTS) * sum(n**3 for n in chain.widths[1:-1])
+            if seconds > max(self.left, 1.0):
+                return (
+                    f"layers of up to {max(chain.widths[1:-1])} numbers would take about {seconds:.0f} s; give more "
+                    "time or ask for it by name"
+                )
         if name == "regions":
             if any(chain.leaks(i) is None for i in range(len(chain.activations))):
                 return "not all of its activations are ReLU, leaky ReLU, |x| or sorted pairs"
