@@ -75,6 +75,15 @@ def test_the_gaussian_map_pushes_one_law_to_the_other_and_costs_w2():
         gaussian_map(m, torch.ones(2, 2), n, r)
 
 
+def test_a_positive_linear_map_is_optimal_so_w2_of_its_samples_is_the_closed_form_of_their_moments():
+    x, s = cloud(60, 3, 0), covariance(3, 2)
+    y = x @ s + torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)  # the gradient of a convex function (Brenier)
+    wanted = float((x - y).square().sum(1).mean().sqrt())
+    assert wasserstein(x, y[torch.randperm(60)], 2).bracket.value == pytest.approx(wanted, rel=1e-10)
+    moments = (x.mean(0), x.T.cov(correction=0), y.mean(0), y.T.cov(correction=0))
+    assert float(gaussian_w2(*moments)) == pytest.approx(wanted, rel=1e-9)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_moments_and_slices_bound_w2_from_below(seed):
     x, y, a = cloud(40, 3, seed), cloud(30, 3, seed + 9, 1.0) ** 2, masses(40, seed)
@@ -245,6 +254,10 @@ def test_bad_batches_are_refused_and_the_pair_is_named():
         wasserstein_batch(x[0], x[0])
     with pytest.raises(InputError, match="expected exact or sinkhorn, got 'exakt'"):
         wasserstein_batch(x, x, method="exakt")
+    with pytest.raises(InputError, match=r"got list and \(2, 3, 1\)"):
+        wasserstein_batch([[0.0]], x)
+    with pytest.raises(InputError, match="threads: expected at least 1, got 0"):
+        wasserstein_batch(x, x, threads=0)
 
 
 # debiased divergences

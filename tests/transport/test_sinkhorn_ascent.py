@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from danskin.transport import ascent, sinkhorn, wasserstein
 from danskin.transport.costs import cost_matrix
@@ -56,6 +58,22 @@ def test_no_round_goes_down_and_marginals_come_out_exact(eps):
         assert bool((now.value >= before - 1e-12).all())
         g, before = now.g, now.value
     assert float((now.kernel.sum(1) - s.b).abs().max()) < 1e-9
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 8), st.integers(1, 8), st.integers(0, 10**6), st.sampled_from([0.0, 1e-300, 0.5, 1.0, 1e6]))
+def test_any_matrix_is_rounded_to_a_plan_with_the_marginals(n, m, seed, scale):
+    generator = torch.Generator().manual_seed(seed)
+    kernel = scale * torch.rand(3, n, m, generator=generator, dtype=torch.float64)
+    kernel[kernel < 0.3 * scale] = 0
+    a, b = (torch.rand(3, k, generator=generator, dtype=torch.float64) + 1e-3 for k in (n, m))
+    a[:, :-1][a[:, :-1] < 0.2] = 0
+    a, b = a / a.sum(1, keepdim=True), b / b.sum(1, keepdim=True)
+    plan = sinkhorn.rounded(kernel, a, b)
+    assert float(plan.min()) >= 0
+    torch.testing.assert_close(plan.sum(2), a, rtol=0, atol=1e-15)
+    torch.testing.assert_close(plan.sum(1), b, rtol=0, atol=1e-15)
+    torch.testing.assert_close(sinkhorn.rounded(plan, a, b), plan, rtol=0, atol=1e-15)  # a plan stays
 
 
 def rounds(monkeypatch):

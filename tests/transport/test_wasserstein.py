@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from danskin.errors import DanskinWarning, InputError, MissingError
-from danskin.transport import Bracket, Empirical, wasserstein
+from danskin.transport import Bracket, Empirical, sinkhorn_divergence, sliced, wasserstein, wasserstein_batch
+from danskin.transport.bracket import bracket_of
 from danskin.transport.costs import cost_matrix, quick_costs
 
 ot = pytest.importorskip("ot")
@@ -227,6 +228,7 @@ def test_arrays_of_numpy_and_single_points_are_taken():
 
 NAN = torch.tensor([[0.0, 1.0], [float("nan"), 0.0]])
 PAIR = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
+BIG = PAIR.double() * 1e200
 
 
 @pytest.mark.parametrize(("call", "text"), [
@@ -246,7 +248,17 @@ PAIR = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
     (lambda: wasserstein(PAIR, PAIR, math.nan), "q: expected a number of at least 1, got nan"),
     (lambda: wasserstein(PAIR, PAIR, p=3), "p: expected the norm 1, 2 or inf, got 3"),
     (lambda: wasserstein(PAIR, PAIR, method="sinkorn"), "did you mean 'sinkhorn'"),
-    (lambda: wasserstein(PAIR.double() * 1e200, -PAIR.double(), 2), "cost: expected finite"),
+    (lambda: wasserstein(BIG, -BIG, 2), "cost: expected finite"),
+    (lambda: wasserstein(BIG, -BIG, 2, method="sinkhorn"), "cost: expected finite"),
+    (lambda: wasserstein(BIG[:, :1], -BIG[:, :1], 2), "cost: expected finite"),
+    (lambda: wasserstein_batch(BIG[None], -BIG[None], 2, method="sinkhorn"), "cost: expected finite"),
+    (lambda: sliced(BIG, -BIG, 2), "cost: expected finite"),
+    (lambda: sinkhorn_divergence(BIG, -BIG, eps=1.0), "cost: expected finite"),
+    (lambda: sinkhorn_divergence(PAIR, PAIR, eps=1.0, steps=0), "steps: expected at least 1, got 0"),
+    (lambda: wasserstein(PAIR, PAIR, method="sinkhorn", tolerance=0), "tolerance: expected a number above 0"),
+    (lambda: wasserstein(PAIR, PAIR, method="sinkhorn", tolerance=math.nan), "tolerance: expected a number above 0"),
+    (lambda: wasserstein(PAIR, PAIR, method="sinkhorn", tolerance=1), "and below 1, got 1"),
+    (lambda: bracket_of(math.nan, 1.0, 2, "x"), "expected 0 <= lower <= upper"),
 ])  # fmt: skip
 def test_bad_input_is_refused_with_a_sentence(call, text):
     with pytest.raises(InputError, match=text):

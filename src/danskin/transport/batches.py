@@ -11,7 +11,7 @@ from torch import Tensor
 
 from danskin.errors import InputError, suggest
 from danskin.transport.bracket import bracket_of, rounding
-from danskin.transport.costs import cost_matrix, root
+from danskin.transport.costs import check_reach, cost_matrix, root
 from danskin.transport.measures import Empirical, check_order, pair_of
 from danskin.transport.sinkhorn import bracketed
 from danskin.transport.wasserstein import wasserstein
@@ -61,11 +61,13 @@ def wasserstein_batch(
         E2
     """
     q, order = check_order(q, p)
-    if x.ndim != 3 or y.ndim != 3 or len(x) != len(y) or not len(x):
+    if any(getattr(z, "ndim", 0) != 3 for z in (x, y)) or len(x) != len(y) or not len(x):
+        shapes = " and ".join(str(tuple(z.shape)) if isinstance(z, Tensor) else type(z).__name__ for z in (x, y))
         raise InputError(
-            f"x and y: expected batches (B, n, d) and (B, m, d), got {tuple(x.shape)} and {tuple(y.shape)}; use "
-            "wasserstein for a single pair"
+            f"x and y: expected batches (B, n, d) and (B, m, d), got {shapes}; use wasserstein for a single pair"
         )
+    if threads is not None and threads < 1:
+        raise InputError(f"threads: expected at least 1, got {threads}; None takes one for each core")
     if method not in BATCHED:
         raise InputError(f"method: expected exact or sinkhorn, got {method!r}; {suggest(str(method), BATCHED)}")
     pairs = [(x[k], y[k], None if a is None else a[k], None if b is None else b[k]) for k in range(len(x))]
@@ -78,6 +80,7 @@ def wasserstein_batch(
     wu, wv = (torch.stack([pair[side].masses() for pair in measures]).to(device) for side in (0, 1))
     with torch.no_grad():
         matrix = cost_matrix(u, v, q, order)
+        check_reach(float(matrix.max()))
         found = bracketed(matrix, wu, wv, q, tolerance)
         lower, upper = _bounds(found.lower, found.upper, found.f, found.g, wu, wv, q)
     cost = found.upper

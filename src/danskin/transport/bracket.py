@@ -76,10 +76,10 @@ def bracket_of(lower: float, upper: float, q: float, method: str, slack: float =
         method: how they were found.
         slack: what rounding may have done to either, absolute.
     """
-    low, high = max(0.0, lower - slack), max(0.0, upper + slack)
+    low, high = max(lower - slack, 0.0), max(upper + slack, 0.0)  # in this order NaN stays, and is refused
     if q != 1:
         low, high = math.nextafter(low ** (1 / q), 0), math.nextafter(high ** (1 / q), math.inf) if high else 0.0
-    return Bracket(max(0.0, min(low, high)), high, method)
+    return Bracket(max(min(low, high), 0.0), high, method)
 
 
 def rounding(n: int, scale: float) -> float:

@@ -2,8 +2,26 @@
 
 from __future__ import annotations
 
+import sys
+
 import torch
 from torch import Tensor
+
+from danskin.errors import InputError
+
+
+def check_reach(largest: float, q: float = 1) -> None:
+    """That the q-th power of the largest distance is a number of float64.
+
+    Args:
+        largest: ||x - y|| of the pair farthest apart, or, with q = 1, its cost.
+        q: at least 1.
+
+    Raises:
+        InputError: it is infinite.
+    """
+    if not largest <= sys.float_info.max ** (1 / q):
+        raise InputError("cost: expected finite ||x - y||^q, got infinity; scale the points, or take a smaller q")
 
 
 def _power(distance: Tensor, q: float) -> Tensor:

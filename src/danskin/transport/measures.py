@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from dataclasses import dataclass
 from typing import Any
 
@@ -144,7 +145,7 @@ def check_order(q: Any, p: Any) -> tuple[float, float]:
     Raises:
         InputError: another q or p.
     """
-    if isinstance(q, bool) or not isinstance(q, int | float) or not (1 <= q < math.inf):
+    if isinstance(q, bool) or not isinstance(q, numbers.Real) or not 1 <= float(q) < math.inf:
         raise InputError(f"q: expected a number of at least 1, got {q!r}; W_q is a metric from 1 on")
     order = {"1": 1.0, "2": 2.0, "inf": math.inf}.get(str(p).lower().removesuffix(".0"))
     if order is None:

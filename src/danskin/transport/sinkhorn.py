@@ -13,11 +13,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from danskin.errors import DanskinWarning
+from danskin.errors import DanskinWarning, InputError
 from danskin.transport.ascent import Problems, ascend
 from danskin.transport.bracket import bracket_of, rounding
-from danskin.transport.costs import cost_matrix, root
-from danskin.transport.measures import Empirical
+from danskin.transport.costs import check_reach, cost_matrix, root
+from danskin.transport.measures import Empirical, check_order, pair_of
 from danskin.transport.wasserstein import Transport
 
 _LOOKS = 80
@@ -80,7 +80,12 @@ def bracketed(cost: Tensor, a: Tensor, b: Tensor, q: float, tolerance: float) ->
         b: (B, m), sum 1.
         q: order of the distance that is wanted.
         tolerance: of (upper - lower) / upper of the distance.
+
+    Raises:
+        InputError: no tolerance.
     """
+    if not isinstance(tolerance, int | float) or not 0 < tolerance < 1:
+        raise InputError(f"tolerance: expected a number above 0 and below 1, got {tolerance!r}; 1e-3 is usual")
     if cost.shape[1] < cost.shape[2]:  # the matrix of Newton's step is that of the columns: the fewer, the better
         other = bracketed(cost.mT.contiguous(), b, a, q, tolerance)
         return Bracketed(other.lower, other.upper, other.g, other.f, other.plan.mT)
@@ -136,6 +141,7 @@ def sinkhorn_transport(mu: Empirical, nu: Empirical, q: float, p: float, toleran
     a, b = mu.masses().to(device), nu.masses().to(device)
     with torch.no_grad():
         matrix = cost_matrix(x, y, q, p)
+        check_reach(float(matrix.max()))
         found = bracketed(matrix[None], a[None], b[None], q, tolerance)
     plan, f, g = found.plan[0], found.f[0], found.g[0]
     upper, lower = float(found.upper), float(found.lower)
@@ -184,35 +190,32 @@ def sinkhorn_divergence(
         A number in the dtype of x; differentiable in points and weights.
 
     Raises:
-        InputError: bad points or weights, or eps not above 0.
+        InputError: bad points or weights, eps not above 0, no steps, costs beyond the range of float64.
 
     Reference:
         Feydy et al. 2019, Interpolating between optimal transport and MMD using Sinkhorn divergences.
     """
-    from danskin.errors import InputError
-    from danskin.transport.measures import check_order, pair_of
-
     q, p = check_order(q, p)
     mu, nu = pair_of(x, y, a, b)
     if not 0 < eps < math.inf:
         raise InputError(f"eps: expected a number above 0, got {eps!r}; a hundredth of the mean cost is a beginning")
+    if steps < 1:
+        raise InputError(f"steps: expected at least 1, got {steps}; a thousand is usual")
     home, outside = mu.points.device, mu.points.dtype
     device = torch.device("cpu") if home.type == "mps" else home
     u, v = mu.points.to(device).double(), nu.points.to(device).double()
     wu, wv = mu.masses().to(device), nu.masses().to(device)
-    cross = _entropic(cost_matrix(u, v, q, p), wu, wv, eps, steps, tolerance)
-    own = _entropic(_safe(u, q, p), wu, wu, eps, steps, tolerance)
-    other = _entropic(_safe(v, q, p), wv, wv, eps, steps, tolerance)
+    pairs = ((u, wu, v, wv), (u, wu, u, wu), (v, wv, v, wv))
+    cross, own, other = (
+        _entropic(cost_matrix(x, y, q, p), masses, others, eps, steps, tolerance) for x, masses, y, others in pairs
+    )
     return (cross - own / 2 - other / 2).to(outside).to(home)
-
-
-def _safe(x: Tensor, q: float, p: float) -> Tensor:
-    return cost_matrix(x, x, q, p)
 
 
 def _entropic(cost: Tensor, a: Tensor, b: Tensor, eps: float, steps: int, tolerance: float) -> Tensor:
     """The dual value at converged potentials; they are held fixed, as the envelope theorem has it."""
     with torch.no_grad():
+        check_reach(float(cost.max()))
         c = cost.detach() / eps
         la, lb = a.detach().clamp(min=_TINY).log(), b.detach().clamp(min=_TINY).log()
         f, g = torch.zeros_like(a), torch.zeros_like(b)

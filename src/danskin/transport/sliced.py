@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from danskin.errors import InputError
-from danskin.transport.costs import root
+from danskin.transport.costs import check_reach, root
 from danskin.transport.measures import check_order, pair_of
 
 
@@ -97,6 +97,7 @@ def sliced(
     u, v = mu.points.to("cpu").double(), nu.points.to("cpu").double()
     theta = _unit(torch.randn(directions, mu.dimension, generator=torch.Generator().manual_seed(seed), dtype=u.dtype))
     costs = line_costs(u @ theta.T, v @ theta.T, q, *_weights(mu, nu))
+    check_reach(float(costs.detach().max()))
     mean = costs.mean()
     distance, found = root(mean, q), costs.detach()
     error = float(found.std() / directions**0.5) if directions > 1 else float("inf")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from danskin.errors import InputError, MissingError, suggest
 from danskin.transport.bracket import Bracket, bracket_of, rounding
-from danskin.transport.costs import paired_costs, quick_costs, root
+from danskin.transport.costs import check_reach, paired_costs, quick_costs, root
 from danskin.transport.exact import Solved, assignment, network_simplex
 from danskin.transport.line import monotone_plan, orders, staircase_potentials
 from danskin.transport.measures import Empirical, check_order, pair_of
@@ -82,13 +82,13 @@ def wasserstein(
         b: weights of y, (m,).
         method: "exact" (closed form on the line, else the network simplex of POT), "assignment" (scipy; equal numbers
             of points without weights) or "sinkhorn" (a bracket within `tolerance`).
-        tolerance: of sinkhorn: stop when (upper - lower) / upper is below.
+        tolerance: of sinkhorn: stop when (upper - lower) / upper is below; above 0, below 1.
 
     Returns:
         `Transport`: .bracket, .distance, .cost, .plan, .potentials.
 
     Raises:
-        InputError: bad points, weights, q or p (see `Empirical`).
+        InputError: bad points, weights, q, p (see `Empirical`) or tolerance; costs beyond the range of float64.
         MissingError: POT or scipy is needed and not installed.
 
     Reference:
@@ -124,13 +124,14 @@ def _solved(
         u, v = x[:, 0].numpy(), y[:, 0].numpy()
         masses, others = a.detach().numpy(), b.detach().numpy()
         i, j = orders(u, v)
+        check_reach(max(float(u[i[-1]]) - float(v[j[0]]), float(v[j[-1]]) - float(u[i[0]])), q)
         plan = monotone_plan(i, j, *(None if e.weights is None else w for e, w in ((mu, masses), (nu, others))))
         f, g, variation = staircase_potentials(u, v, i, j, masses, others, q)
         sums = 1 if mu.weights is None and nu.weights is None else len(mu) + len(nu)
         return Solved(*plan, f, g), "closed form on the line", rounding(sums, variation)
     matrix, error = quick_costs(x, y, q, p)
     cost = matrix.numpy()
-    _check_cost(cost)
+    check_reach(float(cost.max()))
     uniform = mu.weights is None and nu.weights is None
     if method == "assignment":
         if not uniform:
@@ -148,11 +149,6 @@ def _solved(
 def _shrunk(solved: Solved, error: float) -> Solved:
     """Potentials that are feasible for the true costs, which are at least the given ones over 1 + error."""
     return solved._replace(f=solved.f / (1 + error), g=solved.g / (1 + error)) if error else solved
-
-
-def _check_cost(cost: Any) -> None:
-    if not np.isfinite(cost.max()):
-        raise InputError("cost: expected finite ||x - y||^q, got infinity; scale the points, or take a smaller q")
 
 
 def _transport(
