@@ -138,7 +138,7 @@ def test_wrong_words(cli):
 
 
 def test_plans_can_be_read_before_they_run(cli):
-    found = cli("reproduce", "C14", "--scale", "full", "--dry-run", "--json")
+    found = cli("reproduce", "C14", "--scale", "smoke", "--dry-run", "--json")
     assert json.loads(found.out)["row"] == "C14"
 
 
