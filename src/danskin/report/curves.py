@@ -12,6 +12,7 @@ from danskin.report.drawing import MODEL_COLORS, Drawn, draw_axes, draw_line, le
 Events = Mapping[tuple[str, int], Sequence[Mapping[str, Any]]]
 Line = list[tuple[float, float]]
 _DASHES = ("-", (0, (4, 2)), (0, (1, 1.5)))
+_SHORT = 16  # letters of labels of which three stand side by side
 _AGAIN = (0, (6, 1.5, 1, 1.5))  # of labels whose colour another one has already
 
 
@@ -65,7 +66,7 @@ def drawn(
         if shares:
             _percent(axes, max(v for group in lines.values() for points in group for _, v in points))
         whole_axis(axes)
-        return 3
+        return 3 if max(map(len, lines)) <= _SHORT else 2
 
     last = "; ".join(f"{label}: {group[0][-1][1]:.3g}" for label, group in lines.items() if group and group[0])
     return [Drawn(name, draw_axes(plot), title, f"Last values: {last}.", caption)]

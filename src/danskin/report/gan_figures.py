@@ -131,7 +131,8 @@ def grids(looks: Mapping[str, Array], columns: int = 4) -> str:
         width = max(width, x)
     paper = f'<rect width="{width}" height="{height}" style="fill: {PAPER}"/>'
     root = (
-        f'<svg style="font-family: {FONTS}" xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
+        f'<svg style="font-family: {FONTS}" xmlns="http://www.w3.org/2000/svg" width="{0.75 * width}pt" '
+        f'height="{0.75 * height}pt" '
         f'viewBox="0 0 {width} {height}">'
     )
     return "\n".join(['<?xml version="1.0" encoding="utf-8"?>', root, paper, *sides, "</svg>\n"])
