@@ -64,6 +64,17 @@ def judged(w1):
     }  # fmt: skip
 
 
+def test_a_density_above_1_keeps_its_interval():
+    plan = plan_of("F2", "small", 2)
+    manifold = {"precision": 1.0, "recall": 0.5, "density": 4.0, "coverage": 0.25}
+    image = judged(0.1)
+    image["judged"] |= {"coverage": None, "classes": {"covered": 3, "classes": 10}, "manifold": manifold}
+    result = gathered(plan, {("digits", "r3", s): image for s in range(2)})
+    measured = {m["column"]: m for m in result["measured"]}
+    assert measured["density"]["unit"] == "number" and measured["density"]["interval"] == [4, 4]
+    assert measured["coverage"]["unit"] == "share" and measured["classes"]["mean"] == 0.3
+
+
 def test_numbers_of_seeds_are_summarised_and_claims_can_come_out_false():
     plan = plan_of("F2", "small", 2)
     found = {(c, m, s): judged(0.1 + 0.02 * s) for c, m, s in plan.tasks() if c == "8 Gaussians"}

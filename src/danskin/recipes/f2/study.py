@@ -83,7 +83,8 @@ def numbers_of(result: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     else:
         classes = found["classes"]
         shares["classes"] = classes["covered"] / classes["classes"]
-        shares |= found["manifold"]
+        numbers["density"] = found["manifold"]["density"]  # may be above 1
+        shares |= {name: found["manifold"][name] for name in ("precision", "recall", "coverage")}
         for distance in (found.get("frechet") or {}).values():
             numbers |= {"Fréchet": distance["value"], "floor of Fréchet": distance["floor"]}
     shares["nearer to training data"] = found["copying"]["closer"]
