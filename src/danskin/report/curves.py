@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -53,6 +54,8 @@ def drawn(
     if not any(any(group) for group in lines.values()):
         return []
 
+    columns = 3 if max(map(len, lines)) <= _SHORT else 2
+
     def plot(axes: Any) -> int:
         for i, (label, group) in enumerate(lines.items()):
             color = MODEL_COLORS[i % len(MODEL_COLORS)]
@@ -66,10 +69,11 @@ def drawn(
         if shares:
             _percent(axes, max(v for group in lines.values() for points in group for _, v in points))
         whole_axis(axes)
-        return 3 if max(map(len, lines)) <= _SHORT else 2
+        return columns
 
+    height = 3.1 + 0.17 * max(0, math.ceil(len(lines) / columns) - 3)  # inches: a long legend takes no room of the axes
     last = "; ".join(f"{label}: {group[0][-1][1]:.3g}" for label, group in lines.items() if group and group[0])
-    return [Drawn(name, draw_axes(plot), title, f"Last values: {last}.", caption)]
+    return [Drawn(name, draw_axes(plot, height), title, f"Last values: {last}.", caption)]
 
 
 def _percent(axes: Any, highest: float) -> None:

@@ -49,7 +49,7 @@ def colors(models: Iterable[str]) -> dict[str, str]:
     return out
 
 
-def draw_axes(plot: Callable[[Any], int]) -> str:
+def draw_axes(plot: Callable[[Any], int], height: float = 3.1) -> str:
     """The SVG of one pair of axes that `plot` fills; it returns the number of legend columns, 0 for none."""
     import matplotlib
     from matplotlib.figure import Figure
@@ -57,7 +57,7 @@ def draw_axes(plot: Callable[[Any], int]) -> str:
     with matplotlib.rc_context():
         matplotlib.rcdefaults()  # not the reader's own matplotlibrc
         matplotlib.rcParams.update(RC)
-        figure = Figure((4.7, 3.1), layout="constrained")
+        figure = Figure((4.7, height), layout="constrained")
         columns = plot(figure.add_subplot())
         if columns:
             figure.legend(loc="outside upper left", ncols=columns, fontsize=9, columnspacing=1.4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ def _check_plan(asked: dict[str, Any], known: dict[str, Any], out: Path) -> None
 
 def _run(config: GANConfig, folder: Path) -> dict[str, Any] | None:
     """What a run found, made or gone on with; None where it diverged, which is a result."""
-    begun = (folder / "config.yaml").is_file()
+    begun, known = (folder / "config.yaml").is_file(), (folder / "result.json").is_file()
     if begun and read_config(folder, GANConfig) != config:
         raise ConfigError(f"{folder}: expected a run of this very config, got another; choose another --out")
     if not begun:
@@ -63,10 +64,9 @@ def _run(config: GANConfig, folder: Path) -> dict[str, Any] | None:
         result = train_gan(config, record, runtime)
     except DivergenceError:
         return None
-    try:
-        write_gan_report(folder)
-    except MissingError:
-        pass  # said once, for the row
+    if not (known and (folder / "report.html").is_file()):
+        with contextlib.suppress(MissingError):  # said once, for the row
+            write_gan_report(folder)
     return result
 
 
