@@ -178,6 +178,8 @@ def test_mass_that_must_be_split_has_no_map_but_a_mean():
     with pytest.raises(InputError, match="splits point 0 of x into 2"):
         monge_map(x, y)
     assert barycentric_map(wasserstein(x, y), y).tolist() == [[2.0]]
+    with pytest.raises(InputError, match="expected the 2 points that x went to, got 1"):
+        barycentric_map(wasserstein(x, y), y[:1])
     joined = monge_map(y, x)  # the other way there is one
     assert joined.index.tolist() == [0, 0]
 

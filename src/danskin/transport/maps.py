@@ -10,7 +10,7 @@ from torch import Tensor
 
 from danskin.errors import InputError
 from danskin.transport.bracket import Bracket
-from danskin.transport.measures import pair_of
+from danskin.transport.measures import Empirical, pair_of
 from danskin.transport.wasserstein import Transport, wasserstein
 
 _CRUMB = 1e-9  # a share of a point's mass that is rounding
@@ -81,9 +81,13 @@ def barycentric_map(found: Transport, y: Tensor) -> Tensor:
         y: (m, d).
 
     Raises:
-        InputError: a point of x has no mass, and so no mean.
+        InputError: a point of x has no mass, and so no mean; y is not what the plan goes to, or not finite.
     """
-    plan = found.plan
+    y, plan = Empirical(y, name="y").points, found.plan
+    if len(y) != plan.shape[1]:
+        raise InputError(
+            f"barycentric_map: expected the {plan.shape[1]} points that x went to, got {len(y)}; use those"
+        )
     mass = plan.sum(1, keepdim=True)
     if bool((mass == 0).any()):
         raise InputError("barycentric_map: expected mass at every point of x, got none at one; leave it out")
