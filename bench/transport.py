@@ -8,7 +8,7 @@
 - sinkhorn: the time to a bracket within 0.1 %, its width, and where the truth lies; geomloss at three blurs beside it.
 - batch: exact in a loop beside POT's batched solver.
 
-One thread, and seconds of the processor that this process had: on a shared machine the clock measures its neighbours, too.
+One thread, and seconds of the processor that this process had: on a shared machine the clock measures others, too.
 Peers that are not installed have no row.
 """
 

@@ -121,9 +121,6 @@ def feasible_pair(cost: Array, f: Array, a: Array, b: Array) -> tuple[Array, Arr
         b: weights (m,).
     """
     rows, columns = a > 0, b > 0
-    if rows.all() and columns.all():
-        g = c_transform(cost, f)
-        return row_transform(cost, g), g
     inner = cost[np.ix_(rows, columns)]
     some = c_transform(inner, f[rows])
     f = row_transform(cost[:, columns], some)

@@ -60,8 +60,8 @@ def network_simplex(cost: Array, a: Array, b: Array) -> Solved:
     row, column = np.divmod(at, plan.shape[1])
     mass = plan.ravel()[at]
     if whole:
-        f, g = feasible_pair(cost, np.asarray(told["u"]) * scale, a, b)
-        return Solved(row, column, mass, f, g)
+        g = np.asarray(told["v"]) * scale
+        return Solved(row, column, mass, row_transform(cost, g), g)  # feasible whatever g is
     start = np.zeros(len(a))
     start[rows] = np.asarray(told["u"]) * scale
     f, g = feasible_pair(cost, start, a, b)
