@@ -20,7 +20,6 @@ _ABOVE = 1e-6  # of eigenvalues: how far above its estimate of the largest one a
 _BLOCK = 128  # rows of a product
 _STEPS = 4  # of the power iteration that tells which matrix promises most
 _KRYLOV = 24  # products with a vector behind an estimate
-_TRIED = 2  # matrices estimated at a time
 _GRAM_STEPS = 12  # excess of a Gram bound for rank n: n^(2^-13), 0.1 % for n = 4096
 
 
@@ -93,8 +92,8 @@ def largest_eigenvalue(grams: Tensor, known: float = 0.0) -> float:
         if not len(grams):
             return best if best == known else best * (1 + above) * (1 + MARGIN)
         toward = _powers(grams) if toward is None else toward
-        for at in torch.linalg.vector_norm(toward, dim=1).topk(min(_TRIED, len(grams))).indices.tolist():
-            toward[at] = _krylov(grams[at], toward[at])
+        at = int(torch.linalg.vector_norm(toward, dim=1).argmax())
+        toward[at] = _krylov(grams[at], toward[at])
         estimate = max(float(torch.linalg.vector_norm(toward, dim=1).max()), _largest_entry(grams))
         if estimate == 0:
             return known

@@ -14,7 +14,7 @@ from danskin.callables.faults import own_words
 from danskin.errors import DanskinError, ModelError
 from danskin.lipschitz.layer_rules import LAYERS
 from danskin.lipschitz.network import Network, Node, run
-from danskin.lipschitz.operations import Input, Operation, Scale
+from danskin.lipschitz.operations import Conv, Input, Operation, Scale
 from danskin.lipschitz.shape_rules import SHAPES
 from danskin.lipschitz.splines import being_read
 from danskin.lipschitz.traced import Made, Places, Ref, Unknown
@@ -166,12 +166,16 @@ class _Reader:
         if isinstance(operation, Scale):  # plain numbers in the model became tensors on the CPU
             device = self.example.device
             operation = Scale(operation.scale.to(device), operation.shift.to(device))
-        zeros = [self.example.new_zeros((self.batch, *ref.shape)) for ref in inputs]
-        out = run(operation, self.example, zeros)
-        if len(out) != self.batch:
+        shape = (self.batch, *operation.outputs) if isinstance(operation, Conv) else self.tried(operation, inputs)
+        if shape[0] != self.batch:
             raise Unknown("it mixes the examples of a batch")
-        self.nodes.append(Node(name, operation, tuple(ref.at for ref in inputs), tuple(out.shape[1:])))
-        return Ref(len(self.nodes) - 1, tuple(out.shape[1:]), self.batch)
+        self.nodes.append(Node(name, operation, tuple(ref.at for ref in inputs), shape[1:]))
+        return Ref(len(self.nodes) - 1, shape[1:], self.batch)
+
+    def tried(self, operation: Operation, inputs: tuple[Ref, ...]) -> tuple[int, ...]:
+        """The shape of what an operation makes of a batch."""
+        zeros = [self.example.new_zeros((self.batch, *ref.shape)) for ref in inputs]
+        return tuple(run(operation, self.example, zeros).shape)
 
 
 def _needed(nodes: list[Node], output: int) -> tuple[Node, ...]:

@@ -243,7 +243,12 @@ class _Table:
             return "its closed form is for layers in turn, without branches around an activation"
         if name in _TIMES and not asked:
             outputs = chain.widths[-1] if self.norm == "inf" and name != "eclipse-fast" else 1
-            seconds = _PER_CUBE * _TIMES[name] * min(outputs, OUTPUTS) * sum(n**3 for n in chain.widths[1:-1])
+            seconds = (
+                _PER_CUBE
+                * _TIMES[name]
+                * (outputs if outputs <= OUTPUTS else 1)
+                * sum(n**3 for n in chain.widths[1:-1])
+            )
             if seconds > max(self.left, 1.0):
                 return (
                     f"layers of up to {max(chain.widths[1:-1])} numbers would take about {seconds:.0f} s; give more "
