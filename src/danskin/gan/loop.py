@@ -144,8 +144,9 @@ class GANRun:
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = group["first_lr"] * self.rate(self.t)
-        self.generator.train()
-        self.critic.train()
+        for net in (self.generator, self.critic):
+            if not net.training:  # a walk over all layers is 1 % of a tiny step
+                net.train()
         if self.mover is not None:
             self.mover.step(lambda: self._payoff(data, told))
             self._after_critic()
