@@ -94,6 +94,8 @@ TRAINERS = {
                         critic_optimizer=ExtraAdam()),
     "optimistic": GANTrainer(Saturating(), generator_optimizer=OptimisticAdam(), critic_optimizer=OptimisticAdam(),
                              steps=20, decay="linear"),
+    "of torch": GANTrainer(NonSaturating(), generator_optimizer=lambda p: torch.optim.AdamW(p, 1e-3), steps=20,
+                           critic_optimizer=lambda p: torch.optim.Adagrad(p, 1e-3), decay="linear"),
     "langevin": GANTrainer(Saturating(), R1R2(0.1), mover=Langevin(inner=2), steps=20),
 }  # fmt: skip
 
