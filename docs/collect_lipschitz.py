@@ -1,4 +1,4 @@
-"""Certified accuracy of a 1-Lipschitz run on MNIST at several l2 radii, beside PGD on the first examples.
+"""Certified accuracy of a 1-Lipschitz run at several l2 radii, beside PGD on the first examples.
 
 danskin train mnist_lipschitz --out RUN
 python docs/collect_lipschitz.py RUN docs/results/mnist_lipschitz/certified.json
@@ -9,15 +9,13 @@ import sys
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 
 from danskin.attacks import PGD
-from danskin.data import load
 from danskin.evaluation.certify import certify
 from danskin.lipschitz import product_bound
 from danskin.lipschitz.layers import export
 from danskin.minmax import L2
-from danskin.models import build
+from danskin.run.source import open_source
 
 RADII = ("36/255", "72/255", "108/255", 0.5, 1.0, 1.58)
 ATTACKED = 1000
@@ -25,12 +23,9 @@ ATTACKED = 1000
 
 def main(run: Path, out: Path) -> None:
     """Read the last checkpoint, certify all test examples, attack the first thousand."""
-    options = {"hidden": (256, 256, 256), "layer": "cayley"}
-    model = build("lipschitz_mlp", input_shape=(1, 28, 28), classes=10, **options)
-    model.load_state_dict(load_file(run / "checkpoints/margin/last.safetensors"))
-    model = export(model.eval())
-    data = load("mnist")
-    x, y = data.x_test, data.y_test
+    _, split, models = open_source(run, ["evaluation.weights=last"], torch.device("cpu"))
+    model = export(next(iter(models.values())))
+    x, y = split.data.x_test, split.data.y_test
     rows = []
     for radius in RADII:
         found = certify(model, (x, y), L2(radius), method="lipschitz", batch_size=1000)
@@ -49,7 +44,7 @@ def main(run: Path, out: Path) -> None:
             }
         )
         print(rows[-1], flush=True)
-    told = {"constant": product_bound(model, (1, 28, 28)).value, "clean": float(found.correct.double().mean())}
+    told = {"constant": product_bound(model, tuple(x.shape[1:])).value, "clean": float(found.correct.double().mean())}
     told |= {"examples": len(y), "attacked": ATTACKED, "attack": "PGD, 50 steps, 2 starts", "rows": rows}
     out.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
 
