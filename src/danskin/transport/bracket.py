@@ -12,6 +12,7 @@ from danskin.errors import InputError
 
 Array = NDArray[np.float64]
 _UNIT = 2.0**-53  # rounding of float64
+_BLOCK = 2**16  # numbers that stay in the cache
 
 
 @dataclass(frozen=True)
@@ -99,13 +100,13 @@ def c_transform(cost: Array, f: Array) -> Array:
 
 
 def row_transform(cost: Array, g: Array) -> Array:
-    """The largest f with f_i + g_j <= c_ij, (n,): along the rows as they lie in memory.
+    """The largest f with f_i + g_j <= c_ij, (n,): along the rows as they lie in memory, a few at a time.
 
     Args:
         cost: (n, m).
         g: (m,).
     """
-    found: Array = (cost - g).min(1)
+    found: Array = np.concatenate([(part - g).min(1) for part in np.array_split(cost, 1 + cost.size // _BLOCK)])
     return found
 
 
