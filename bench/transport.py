@@ -72,7 +72,7 @@ def exact(rounds):
         def direct(u=u, v=v):
             return ot.emd2([], [], ot.dist(u, v, metric="euclidean"), numItermax=10**9)
 
-        found = paired(lambda x=x, y=y: wasserstein(x, y), direct, rounds, max(1, 256 // n))
+        found = paired(lambda x=x, y=y: wasserstein(x, y), direct, rounds, max(1, 2048 // n))
         row = {"n": n, "d": d, "law": law, **found, "difference": float(wasserstein(x, y).distance) - float(direct())}
         rows.append(row)
         print(f"exact    n {n:5d} d {d:3d} {law:8s} danskin {row['danskin_seconds'] * 1e3:9.3f} ms  POT "
