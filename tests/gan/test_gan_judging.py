@@ -103,9 +103,12 @@ def test_nothing_is_judged_on_no_examples_NaN_or_two_shapes(judge):
                 judge(*pair)
 
 
-def test_the_critic_is_left_as_found():
+def test_the_critic_is_read_in_eval_mode_and_left_as_found():
     net = nn.Sequential(nn.Linear(2, 3), nn.Dropout(), nn.Linear(3, 1)).train()
-    certified_gap(net, torch.randn(4, 2), torch.randn(4, 2))
+    x, z = torch.randn(4, 2), torch.randn(4, 2)
+    found = certified_gap(net, x, z)
+    calm = nn.Sequential(net[0], net[2])
+    assert found.gap == pytest.approx(float((calm(x).mean() - calm(z).mean()).detach()), abs=1e-6)
     assert net.training and net[0].weight.dtype == torch.float32
 
 

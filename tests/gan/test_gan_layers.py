@@ -46,6 +46,15 @@ def test_after_training_the_constant_is_at_most_one_and_the_gap_is_proved(constr
     assert float(slopes.max()) <= 1 + 1e-5
 
 
+@pytest.mark.parametrize(("constraint", "kinds"), [
+    (Spectral(), ["SpectralLinear", "LeakyReLU"]), (Orthogonal(), ["OrthogonalLinear", "GroupSort"]),
+    (Orthogonal("cayley", "abs"), ["OrthogonalLinear", "Abs"]), (Spline(), ["OrthogonalLinear", "LinearSpline"]),
+], ids=str)  # fmt: skip
+def test_critics_are_made_of_what_the_constraint_says(constraint, kinds):
+    made = [type(layer).__name__ for layer in critic_mlp(shape=(2,), constraint=constraint, hidden=(4, 4))]
+    assert made == [*kinds, *kinds, kinds[0]]
+
+
 @pytest.mark.parametrize("constraint", [Spectral("exact"), Spectral("power"), Orthogonal(), Spline(knots=5)], ids=str)
 def test_convolutions_too(constraint):
     torch.manual_seed(0)

@@ -264,6 +264,14 @@ def test_batchnorm_in_a_critic_with_a_penalty_is_warned_of():
     GANTrainer(NonSaturating()).start(generator_mlp(shape=(2,)), critic, 2)  # no penalty, no warning
 
 
+@pytest.mark.parametrize("value", [
+    RMSprop(0.1, alpha=0.7), SGD(0.1, momentum=0.3), Adam(0.1, (0.2, 0.6)), ExtraAdam(0.1, (0.2, 0.6)),
+    OptimisticAdam(0.1, (0.2, 0.6)),
+], ids=str)  # fmt: skip
+def test_the_optimiser_has_the_settings_that_were_asked_for(value):
+    assert vars(value).items() <= value([nn.Parameter(torch.ones(2))]).param_groups[0].items()
+
+
 def test_settings_that_do_not_go_together_are_refused():
     for options, text in (
         ({"critic_steps": 0}, "at least 1"),

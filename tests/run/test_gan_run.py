@@ -12,10 +12,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from danskin.data import load
 from danskin.errors import CheckpointError, ConfigError, DivergenceError, MissingError
 from danskin.report.gan import result_lines, write_gan_report
 from danskin.run import checkpoint
 from danskin.run.gan import GANConfig, gan_config_of, load_gan_config, train_gan
+from danskin.run.gan_judging import Judge, JudgingConfig
 from danskin.run.gan_plan import plan
 from danskin.run.recipe import GAN_RECIPES
 from danskin.run.record import Record, read_config
@@ -83,6 +85,29 @@ def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path):
     assert lines(tmp_path / "whole") == lines(tmp_path / "cut")
     for name in ("generator.safetensors", "critic.safetensors"):
         assert same(tmp_path / "whole" / name, tmp_path / "cut" / name)
+
+
+def test_what_was_flagged_and_the_time_it_took_outlive_a_stop(tmp_path):
+    def stop(event):
+        if event["event"] == "step" and event["step"] == 20:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_in(tmp_path / "cut", listen=stop)
+    last = tmp_path / "cut/checkpoints/last.pt"
+    saved = checkpoint.load(last)
+    assert saved["run"]["t"] == 20 and len(saved["watch"]["past"]) == 3 and saved["seconds"] > 0
+    saved["watch"]["seen"], saved["seconds"] = {"stuck": 3}, 1000.0
+    checkpoint.save(last, saved)
+    result = train_gan(Record.open(tmp_path / "cut", GANConfig)[1], Record(tmp_path / "cut"), RUNTIME)
+    assert [(f["flag"], f["step"]) for f in result["flags"]] == [("stuck", 3)] and result["seconds"] > 1000
+
+
+def test_samples_are_judged_by_held_out_examples():
+    data = load("gaussians_8").limit(50, 40)
+    judge = Judge(JudgingConfig(examples=20), data, seed=3)
+    assert torch.equal(judge.test.sort(0).values, data.x_test.sort(0).values)
+    assert not torch.equal(judge.test, data.x_test)  # in an order of the seed
 
 
 def test_a_checkpoint_has_the_mean_of_all_processes_running_statistics(tmp_path):
