@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from danskin.errors import DanskinWarning
 from danskin.transport import ascent, sinkhorn, wasserstein
 from danskin.transport.costs import cost_matrix
 
@@ -58,6 +59,15 @@ def test_no_round_goes_down_and_marginals_come_out_exact(eps):
         assert bool((now.value >= before - 1e-12).all())
         g, before = now.g, now.value
     assert float((now.kernel.sum(1) - s.b).abs().max()) < 1e-9
+
+
+def test_where_scalings_overflow_a_plain_step_goes_up():
+    s = problems(1e-5)
+    g = torch.zeros_like(s.b)
+    start = ascent.point_at(s, g)
+    assert not bool(ascent._scalings(s, start.kernel).isfinite().all())
+    now = ascent.ascend(s, g)
+    assert bool((now.value > start.value).all()) and bool(now.kernel.isfinite().all())
 
 
 @settings(max_examples=50, deadline=None)
@@ -116,3 +126,16 @@ def test_hard_problems_are_known_to_1e_minus_6_too(case, q):
     assert found.bracket.lower <= exact.upper and exact.lower <= found.bracket.upper
     f, g = found.potentials
     assert float((f[:, None] + g - cost_matrix(x, y, q, 2.0)).max()) <= 1e-12 * float(cost_matrix(x, y, q, 2.0).max())
+
+
+def test_sinkhorn_says_what_it_did_not_reach():
+    x = points(20, 0)
+    with pytest.warns(DanskinWarning, match="expected a bracket within 1e-14"):
+        found = wasserstein(x, points(20, 1), 2, method="sinkhorn", tolerance=1e-14)
+    assert found.bracket.gap < 1e-3
+
+
+def test_sinkhorn_of_a_sample_with_itself_has_zero_inside():
+    x = points(20, 0)
+    found = wasserstein(x, x.clone(), method="sinkhorn")
+    assert found.bracket.lower == 0 and found.bracket.upper < 1e-9
