@@ -3,11 +3,12 @@
 import base64
 import io
 import re
+from xml.etree import ElementTree
 
 import numpy as np
 from PIL import Image
 
-from danskin.report.gan_figures import grid, grids, lines
+from danskin.report.gan_figures import grid, grids, lines, scatter_of
 
 
 def test_a_grid_has_every_image_in_its_place_with_lines_between():
@@ -34,3 +35,16 @@ def test_numbers_that_nobody_told_have_no_curve():
     events = [{"step": k, "w1": 1.0 / (k + 1), "certified": None} for k in range(3)]
     assert lines(events, {"certified": "proved"}, "W1") is None and lines([], {"w1": "W1"}, "W1") is None
     assert "<svg" in (lines(events, {"w1": "W1", "certified": "proved"}, "W1", dashed=("certified",)) or "")
+
+
+def test_points_of_one_sample_share_their_style_and_are_where_they_belong():
+    real = np.array([[0.0, 0.0], [1.0, 1.0]], dtype=np.float32)
+    samples = np.array([[0.0, 0.0], [0.5, 0.5], [1.0, 1.0]], dtype=np.float32)
+    root = ElementTree.fromstring(scatter_of({"a": samples}, real))
+    name = "{http://www.w3.org/2000/svg}"
+    groups = [g for g in root.iter(f"{name}g") if g.get("clip-path") and g.find(f"{name}use") is not None]
+    assert [len(g) for g in groups] == [2, 3] and len({g.get("style") for g in groups}) == 2
+    assert all("fill" in g.get("style") and use.get("style") is None for g in groups for use in g)
+    (first, last), found = ([(float(u.get("x")), float(u.get("y"))) for u in g] for g in groups)
+    middle = [(a + b) / 2 for a, b in zip(first, last, strict=True)]
+    assert found[0] == first and found[2] == last and np.allclose(found[1], middle, atol=0.1)

@@ -100,10 +100,21 @@ def to_svg(figure: Any) -> str:
     text = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>\s*", "", text, flags=re.S)
     text = re.sub(r"font: ([\d.]+px)[^;\"]*", r"font-size: \1", text)
     text = re.sub(r"font-family: [^;\"]*;?\s*", "", text).replace("xlink:href", "href")
+    text = re.sub(r'(<g clip-path="[^"]+")>\s*((?:<use [^>]*/>\s*)+)</g>', _points, text)
     used = set(re.findall(r'(?:url\(|href=")#([^")]+)', text))
     text = re.sub(r' id="([^"]*)"', lambda m: m[0] if m[1] in used else "", text)
     root = f'<svg style="font-family: {FONTS}; stroke-linejoin: round; stroke-linecap: butt" '
     return text.replace("<svg ", root, 1).replace(' xmlns:xlink="http://www.w3.org/1999/xlink"', "", 1)
+
+
+def _points(group: re.Match[str]) -> str:
+    """Many points of one style: it is said once, and places in tenths of a point."""
+    styles = set(re.findall(r' style="[^"]*"', group[2]))
+    if len(styles) > 1:
+        return group[0]
+    style = "".join(styles)
+    places = re.sub(r'(x|y)="([-\d.]+)"', lambda m: f'{m[1]}="{float(m[2]):.1f}"', group[2].replace(style, ""))
+    return f"{group[1]}{style}>" + re.sub(r"\n\s+", "\n", places) + "</g>"
 
 
 @dataclass(frozen=True)
