@@ -134,7 +134,7 @@ class _Reader:
         rule = RULES.get(name.removesuffix("_") if not name.endswith("__") else name)
         try:
             if rule is None:
-                raise Unknown(_NO_CONSTANT if "attention" in name else "there is no rule for it")
+                raise Unknown(_NO_CONSTANT if "attention" in name else "there is no bound for it")
             if name != "getitem" and any(isinstance(v, Places) for v in given):
                 raise Unknown("it uses the places that numbers are sorted to")
             made = rule(node.target, *args, **kwargs)
