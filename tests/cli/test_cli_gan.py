@@ -29,3 +29,5 @@ def test_gan_dry_run_and_errors(cli):
     for kind, name in listed.items():
         assert name in cli("list", kind).out
     assert "lambda >= 0" in cli("show", "gradient_penalty").out
+    assert "see `danskin show config`" in cli("gan", "trainer.constraint={name: spectral, mode: exakt}").err
+    assert "generator_optimizer:" in cli("show", "config").out and "objectives:" in cli("show", "config").out

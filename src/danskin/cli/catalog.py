@@ -76,10 +76,14 @@ def describe(name: str) -> str:
 def _described(name: str) -> str:
     from danskin.cli.collected import documentation, tables
     from danskin.run.config import TrainConfig
+    from danskin.run.gan import GANConfig
     from danskin.run.recipe import to_yaml
 
     if name == "config":
-        return f"{documentation(TrainConfig)}\n\nDefaults:\n\n{to_yaml(TrainConfig())}"
+        return "\n\n".join(
+            f"danskin {command}\n\n{documentation(kind)}\n\nDefaults:\n\n{to_yaml(kind())}"
+            for command, kind in (("train", TrainConfig), ("gan", GANConfig))
+        )
     found = [_describe(kind, name, table[name]) for kind, table in tables().items() if name in table]
     return "\n\n".join(found)  # a data set and a recipe may share a name
 
