@@ -28,13 +28,13 @@ NETS = {
 }
 
 
-def timed(call, times):
+def timed(call, times, by="cpu"):
     best = None
     for _ in range(times):
         wall, cpu = time.perf_counter(), time.process_time()
         value = call().value
         found = {"value": value, "cpu": time.process_time() - cpu, "wall": time.perf_counter() - wall}
-        best = found if best is None or found["cpu"] < best["cpu"] else best
+        best = found if best is None or found[by] < best[by] else best
     return best
 
 
@@ -60,7 +60,9 @@ def main():
     load = os.getloadavg()[0]
     rows = [row_of(name, settings, words.clarabel) for name, settings in NETS.items()]
     net, shape = network({"kind": "resnet18"}, 0)
-    image = {"network": "preact_resnet18, 3x32x32", "product": timed(lambda: product_bound(net, shape), 2)}
+    image = {"network": "preact_resnet18, 3x32x32", "product": timed(lambda: product_bound(net, shape), 5)}
+    torch.set_num_threads(2)
+    image["product, two threads"] = timed(lambda: product_bound(net, shape), 5, "wall")
     print(json.dumps(image), flush=True)
     found = {"torch": torch.__version__, "threads": 1, "load": load, "rows": [*rows, image]}
     words.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

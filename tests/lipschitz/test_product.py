@@ -211,8 +211,6 @@ def _broken(module):
         (Mixing(), "mixes the examples"),
         (nn.BatchNorm1d(4, track_running_stats=False), "statistics of the batch"),
         (nn.Softplus(threshold=1.0), "jumps at its threshold"),
-        (nn.ReflectionPad1d(1), "padding by a constant"),
-        (nn.Conv1d(2, 2, 3, padding=1, padding_mode="reflect"), "padding by a constant"),
         (nn.TransformerEncoderLayer(4, 2, 8, batch_first=True), "MultiheadAttention: dot-product attention has no"),
         (Attending(), "got aten.scaled_dot_product_attention.*: dot-product attention has no Lipschitz constant"),
         (nn.LayerNorm(4), "got aten.layer_norm"),
@@ -220,7 +218,7 @@ def _broken(module):
     ],
 )
 def test_what_has_no_rule_is_refused_by_name(model, named):
-    wide = isinstance(model, nn.ReflectionPad1d | nn.Conv1d | nn.TransformerEncoderLayer | Attending)
+    wide = isinstance(model, nn.TransformerEncoderLayer | Attending)
     with pytest.raises(ModelError, match=named) as caught:
         read(model, torch.zeros(1, 2, 4) if wide else torch.zeros(1, 4))
     assert "use attacks alone" in str(caught.value) or "avoid" in str(caught.value)  # how to go on
@@ -229,6 +227,38 @@ def test_what_has_no_rule_is_refused_by_name(model, named):
 class Joined(nn.Module):
     def forward(self, x):
         return torch.cat([3 * x, 4 * torch.relu(x)], 1)
+
+
+@pytest.mark.parametrize(
+    ("layer", "slack"),
+    [
+        (nn.Upsample(scale_factor=2), 1.0),  # every pixel four times: 2
+        (nn.Upsample(size=(7, 5)), 1.0),
+        (nn.Upsample(scale_factor=2, mode="bilinear"), 1.2),
+        (nn.Upsample(size=(9, 11), mode="bilinear", align_corners=True), 1.4),
+        (nn.PixelShuffle(2), 1.0),
+        (nn.PixelUnshuffle(2), 1.0),
+        (nn.ReflectionPad2d((1, 2, 3, 0)), 1.0),
+        (nn.ReplicationPad2d((1, 2, 3, 0)), 1.0),
+    ],
+    ids=lambda v: str(v) if isinstance(v, nn.Module) else "",
+)
+@pytest.mark.parametrize("norm", [2, "inf"])
+def test_what_resamples_images_has_the_norm_of_its_matrix(layer, slack, norm):
+    shape = (4, 4, 4)
+    rows = torch.eye(64, dtype=torch.float64).view(64, *shape)
+    matrix = layer(rows).flatten(1).T
+    truth = float(torch.linalg.matrix_norm(matrix, 2) if norm == 2 else matrix.abs().sum(1).max())
+    found = product_bound(nn.Sequential(layer), shape, norm=norm).value
+    assert truth * (1 - 1e-9) <= found <= truth * (slack if norm == 2 else 1) * (1 + 1e-6)
+
+
+def test_a_reflecting_convolution_is_bounded_by_its_padding_and_itself():
+    conv = nn.Conv2d(2, 3, 3, padding=1, padding_mode="reflect").double()
+    rows = torch.eye(32, dtype=torch.float64).view(32, 2, 4, 4)
+    with torch.no_grad():
+        matrix = (conv(rows) - conv(torch.zeros(1, 2, 4, 4).double())).flatten(1).T
+    assert float(torch.linalg.matrix_norm(matrix, 2)) <= product_bound(conv, (2, 4, 4)).value
 
 
 def test_a_concatenation_is_the_root_of_squares_or_the_largest():

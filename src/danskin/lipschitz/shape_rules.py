@@ -63,8 +63,10 @@ def _pad(op: Any, x: Any, pad: Any, *args: Any) -> Made:
     x, args = reference(x), tuple(a for a in args if a != "constant")
     if args and args[0] == "circular":
         return _circular_pad(x, list(pad))
+    if args and args[0] in ("reflect", "replicate"):
+        return _positive(op, x, [], lambda t: torch.nn.functional.pad(t, pad, mode=args[0]))
     if any(isinstance(a, str) for a in args):
-        raise Unknown("only padding by a constant is known")
+        raise Unknown("this kind of padding is not known")
     if len(pad) > 2 * len(x.shape):
         raise Unknown("it adds examples to the batch")
     value = next((a for a in args if a is not None), 0.0)
@@ -165,6 +167,7 @@ def _item(op: Any, parts: Any, index: int) -> Made:
 SHAPES: dict[str, Rule] = {
     "avg_pool2d": _pool,
     "adaptive_avg_pool2d": _pool,
+    **dict.fromkeys(("upsample_nearest2d", "upsample_bilinear2d", "pixel_shuffle", "pixel_unshuffle"), _pool),
     "mean": _reduce,
     "sum": _reduce,
     "pad": _pad,
