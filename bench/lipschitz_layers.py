@@ -132,7 +132,7 @@ def main() -> None:
             lines.append(f"| {name} | {ms:.2f} | {ms / plain / 1e3:.1f} | {shown} |")
         lines += [f"| {name} | not installed | | |" for name in missing] + [""]
     RESULTS.mkdir(exist_ok=True)
-    note = f"torch {torch.__version__}, one thread, median process time of {rounds} rounds, a shared machine."
+    note = f"torch {torch.__version__}, one thread, median process time of {rounds} rounds."
     (RESULTS / "lipschitz_layers.json").write_text(json.dumps({"note": note, "groups": told}, indent=1) + "\n")
     (RESULTS / "lipschitz_layers.md").write_text("\n".join([*lines, note]) + "\n")
     print("\n".join([*lines, note]))
