@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from danskin.critics.certified import frozen, values
 from danskin.errors import InputError, MissingError, ModelError
-from danskin.gan.gradients import scores
 from danskin.lipschitz import LipschitzBound, product_bound
 from danskin.transport import wasserstein
 
@@ -86,19 +86,13 @@ def certified_gap(critic: nn.Module, x: Tensor, z: Tensor, batch_size: int = 200
 
     Lecture: F2, F7.
     """
-    from copy import deepcopy
-
     if not (len(x) and len(z)) or x.shape[1:] != z.shape[1:] or not bool(x.isfinite().all() & z.isfinite().all()):
         raise InputError(
             f"certified_gap: expected two samples of finite examples of one shape, got {tuple(x.shape)} and "
             f"{tuple(z.shape)}, or NaN or infinity among them"
         )
-    twin = deepcopy(critic).double().eval()
-    with torch.no_grad():
-        real, fake = (
-            torch.cat([scores(twin, part) for part in t.to(_device(critic)).double().split(batch_size)]).mean()
-            for t in (x, z)
-        )
+    twin = frozen(critic)
+    real, fake = (values(twin, t.to(_device(twin)), batch_size).mean() for t in (x, z))
     shape: Sequence[int] = tuple(x.shape[1:])
     try:
         bound, reason = product_bound(twin, shape), ""

@@ -55,8 +55,24 @@ class Spectral(_Layers):
         return layers.SpectralConv2d(inputs, outputs, kernel, stride, padding, image_size=image_size, mode=self.mode)
 
 
+class _OrthogonalLayers(_Layers):
+    """Layers with orthogonal matrices; what stands between them is a subclass's own."""
+
+    method: Literal["bjorck", "householder", "cayley"]
+
+    def linear(self, inputs: int, outputs: int) -> nn.Module:
+        """See `Constraint`."""
+        return layers.OrthogonalLinear(inputs, outputs, method=self.method)
+
+    def conv(
+        self, inputs: int, outputs: int, kernel: int, stride: int, padding: int, image_size: tuple[int, int]
+    ) -> nn.Module:
+        """See `Constraint`."""
+        return layers.OrthogonalConv2d(inputs, outputs, kernel, stride, padding, method=self.method)
+
+
 @dataclass(frozen=True)
-class Orthogonal(_Layers):
+class Orthogonal(_OrthogonalLayers):
     """Layers that keep norms, and activations that keep those of gradients: slopes do not fade with depth.
 
     Args:
@@ -71,23 +87,13 @@ class Orthogonal(_Layers):
     method: Literal["bjorck", "householder", "cayley"] = "bjorck"
     nonlinearity: Literal["max_min", "abs"] = "max_min"
 
-    def linear(self, inputs: int, outputs: int) -> nn.Module:
-        """See `Constraint`."""
-        return layers.OrthogonalLinear(inputs, outputs, method=self.method)
-
-    def conv(
-        self, inputs: int, outputs: int, kernel: int, stride: int, padding: int, image_size: tuple[int, int]
-    ) -> nn.Module:
-        """See `Constraint`."""
-        return layers.OrthogonalConv2d(inputs, outputs, kernel, stride, padding, method=self.method)
-
     def activation(self, width: int) -> nn.Module:
         """See `Constraint`."""
         return layers.MaxMin() if self.nonlinearity == "max_min" else layers.Abs()
 
 
 @dataclass(frozen=True)
-class Spline(_Layers):
+class Spline(_OrthogonalLayers):
     """Orthogonal layers with learnable 1-Lipschitz linear splines between them.
 
     Args:
@@ -111,16 +117,6 @@ class Spline(_Layers):
     def __post_init__(self) -> None:
         if not 0 <= self.variation < math.inf:
             raise InputError(f"Spline.variation: expected a weight >= 0, got {self.variation}; 1e-6 is published")
-
-    def linear(self, inputs: int, outputs: int) -> nn.Module:
-        """See `Constraint`."""
-        return layers.OrthogonalLinear(inputs, outputs, method=self.method)
-
-    def conv(
-        self, inputs: int, outputs: int, kernel: int, stride: int, padding: int, image_size: tuple[int, int]
-    ) -> nn.Module:
-        """See `Constraint`."""
-        return layers.OrthogonalConv2d(inputs, outputs, kernel, stride, padding, method=self.method)
 
     def activation(self, width: int) -> nn.Module:
         """See `Constraint`."""
