@@ -14,7 +14,7 @@ from torch import Tensor
 
 from danskin.lipschitz.matrices import MARGIN as MARGIN
 from danskin.lipschitz.matrices import largest_eigenvalue, matrix_norm, outer_product
-from danskin.lipschitz.operations import Affine, CircularConv, Conv, Linear, Positive, Scale, Transposed
+from danskin.lipschitz.operations import Affine, CircularConv, Conv, Linear, Pair, Positive, Scale, Transposed
 
 _DENSE = 1 << 22  # entries up to which the matrix of a convolution is written out
 _SIDE = 1024  # and the smaller side, of which the cost of the decomposition is the square
@@ -75,7 +75,7 @@ def circular_norm(circular: CircularConv) -> float:
 
 def _norm_on_grid(conv: Conv, grid: list[int]) -> float:
     """The norm of the circular convolution on an image of `grid` steps of the stride."""
-    kernel = _interleaved(conv)  # (groups, out, in, high, wide)
+    kernel = _parts(conv)  # (groups, out, in, high, wide)
     scale = float(kernel.abs().amax())
     if scale == 0:
         return 0.0
@@ -138,14 +138,17 @@ def _half(grid: list[int], device: torch.device) -> Tensor:
     return f[~own | (f[:, 0] <= grid[0] // 2)]
 
 
-def _interleaved(conv: Conv) -> Tensor:
+def interleaved(kernel: Tensor, stride: Pair, groups: int = 1) -> Tensor:
     """The kernel (groups, out, in * stride, high, wide) with the places between two steps of the stride as channels."""
-    kernel = _dilated(conv.weight, conv.dilation)
-    s, t = conv.stride
-    high, wide = (-(-k // q) for k, q in zip(kernel.shape[2:], conv.stride, strict=True))
+    s, t = stride
+    high, wide = (-(-k // q) for k, q in zip(kernel.shape[2:], stride, strict=True))
     kernel = torch.nn.functional.pad(kernel, (0, wide * t - kernel.shape[3], 0, high * s - kernel.shape[2]))
-    parts = kernel.view(conv.groups, -1, kernel.shape[1], high, s, wide, t)
+    parts = kernel.reshape(groups, -1, kernel.shape[1], high, s, wide, t)
     return parts.permute(0, 1, 2, 4, 6, 3, 5).flatten(2, 4)
+
+
+def _parts(conv: Conv) -> Tensor:
+    return interleaved(_dilated(conv.weight, conv.dilation), conv.stride, conv.groups)
 
 
 def _dilated(weight: Tensor, dilation: tuple[int, int]) -> Tensor:
@@ -160,7 +163,7 @@ def _dilated(weight: Tensor, dilation: tuple[int, int]) -> Tensor:
 
 def _sums(conv: Conv) -> float:
     r"""sqrt(\|W\|_1 \|W\|_inf) of a convolution, from sums of absolute values of its kernel; borders are not seen."""
-    parts = _interleaved(conv).abs()
+    parts = _parts(conv).abs()
     rows, columns = parts.sum((2, 3, 4)).max(), parts.sum((1, 3, 4)).max()
     return math.sqrt(float(rows * columns)) * (1 + MARGIN)
 
@@ -196,12 +199,3 @@ def operation_norm(operation: Linear | Conv | CircularConv | Transposed | Scale 
         return float(operation.scale.abs().max()) * (1 + MARGIN)
     outputs = tuple(operation.apply(torch.zeros_like(like)).shape[1:])
     return _schur(operation, torch.ones_like(like), outputs)
-
-
-def wrapped(parts: Tensor, grid: list[int]) -> Tensor:
-    """Kernels longer than the grid go around it: `rfft2` would cut them off."""
-    for dim, n in zip((2, 3), grid, strict=True):
-        if parts.shape[dim] > n:
-            pieces = torch.nn.functional.pad(parts.movedim(dim, -1), (0, -parts.shape[dim] % n)).unflatten(-1, (-1, n))
-            parts = pieces.sum(-2).movedim(-1, dim)
-    return parts

@@ -14,18 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from danskin.lipschitz.norms import MARGIN, wrapped
+from danskin.lipschitz import norms
+from danskin.lipschitz.norms import MARGIN
 
 
 def interleaved(kernel: Tensor, stride: int) -> Tensor:
     """(out, in s^2, ceil(kh / s), ceil(kw / s)): the same map as a convolution of stride 1 on interleaved parts."""
-    if stride == 1:
-        return kernel
-    out, channels, height, width = kernel.shape
-    high, wide = -(-height // stride), -(-width // stride)
-    kernel = F.pad(kernel, (0, wide * stride - width, 0, high * stride - height))
-    parts = kernel.view(out, channels, high, stride, wide, stride).permute(0, 1, 3, 5, 2, 4)
-    return parts.reshape(out, channels * stride * stride, high, wide)
+    return norms.interleaved(kernel, (stride, stride))[0]
 
 
 def joined(parts: Tensor, stride: int, size: int) -> Tensor:
@@ -64,6 +59,15 @@ def norm_at_any_size(kernel: Tensor, stride: int) -> float:
     return math.sqrt(max((most + least) / 2 + factor * (most - least) / 2, 0.0)) * (1 + MARGIN)
 
 
+def _wrapped(parts: Tensor, grid: list[int]) -> Tensor:
+    """Kernels longer than the grid go around it: `rfft2` would cut them off."""
+    for dim, n in zip((2, 3), grid, strict=True):
+        if parts.shape[dim] > n:
+            pieces = F.pad(parts.movedim(dim, -1), (0, -parts.shape[dim] % n)).unflatten(-1, (-1, n))
+            parts = pieces.sum(-2).movedim(-1, dim)
+    return parts
+
+
 def symbols(kernel: Tensor, stride: int, grid: tuple[int, int]) -> Tensor:
     """(frequencies, out, in s^2) complex: the matrices whose largest norm is that of the circular convolution.
 
@@ -74,7 +78,7 @@ def symbols(kernel: Tensor, stride: int, grid: tuple[int, int]) -> Tensor:
 
     Reference: Sedghi, Gupta and Long, ICLR 2019, theorem 6, for stride 1.
     """
-    parts = wrapped(interleaved(kernel, stride), list(grid))
+    parts = _wrapped(interleaved(kernel, stride), list(grid))
     return torch.fft.rfft2(parts, s=grid).flatten(2).permute(2, 0, 1)
 
 
